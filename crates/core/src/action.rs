@@ -1,0 +1,141 @@
+//! Actions: the calls that committed state asks for, with everything their performer needs.
+
+use crate::job::JobKey;
+use crate::label::LabelSet;
+use crate::name::{ForgeName, GroupName, ImageName, PoolName, ProviderName, RunnerName};
+use crate::observation::{StrayRegistration, Subject};
+use crate::pool::Needs;
+use crate::runner::{InstanceId, RunnerId};
+use crate::tenant::{Repository, Scope};
+use crate::time::Timestamp;
+
+/// A call to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Register a runner, then make its instance.
+    Launch(Box<Launch>),
+    /// Remove a registration.
+    Deregister(Deregister),
+    /// End an instance, if it exists.
+    Destroy(Destroy),
+    /// Ask the outside.
+    Look(Look),
+}
+
+/// What a launch needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Launch {
+    /// The runner to register.
+    pub runner: RunnerId,
+    /// The name it registers under.
+    pub name: RunnerName,
+    /// The forge.
+    pub forge: ForgeName,
+    /// Where it registers.
+    pub scope: Scope,
+    /// In which group; the forge's default if none.
+    pub group: Option<GroupName>,
+    /// What it offers.
+    pub labels: LabelSet,
+    /// The instance to make.
+    pub instance: InstanceId,
+    /// Part of the instance's tag.
+    pub epoch: u64,
+    /// The pool, for people.
+    pub pool: PoolName,
+    /// Who makes the instance.
+    pub provider: ProviderName,
+    /// What it runs.
+    pub image: ImageName,
+    /// What it takes.
+    pub needs: Needs,
+    /// After this instant the call must no longer have an effect.
+    pub deadline: Timestamp,
+}
+
+/// A registration to remove.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deregister {
+    /// Whose call it is.
+    pub subject: Subject,
+    /// The forge.
+    pub forge: ForgeName,
+    /// Where.
+    pub scope: Scope,
+    /// Its name, to look it up by where the id is not known.
+    pub name: RunnerName,
+    /// The forge's id, if known.
+    pub id: Option<u64>,
+}
+
+/// An instance to end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Destroy {
+    /// Who made it.
+    pub provider: ProviderName,
+    /// Which.
+    pub instance: InstanceId,
+}
+
+/// A question to the outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// One job.
+    Job {
+        /// Which.
+        key: JobKey,
+        /// The scope, which tells the credential.
+        scope: Scope,
+        /// The repository it is read from.
+        repository: Repository,
+    },
+    /// The open jobs of a scope.
+    Jobs {
+        /// The forge.
+        forge: ForgeName,
+        /// The scope.
+        scope: Scope,
+    },
+    /// The registrations of a scope.
+    Runners {
+        /// The forge.
+        forge: ForgeName,
+        /// The scope.
+        scope: Scope,
+    },
+    /// What a provider has, and what its nodes have room for.
+    Instances {
+        /// The provider.
+        provider: ProviderName,
+    },
+}
+
+impl Action {
+    /// What the call is about.
+    pub fn subject(&self) -> Subject {
+        match self {
+            Self::Launch(launch) => Subject::Instance(launch.instance),
+            Self::Deregister(deregister) => deregister.subject.clone(),
+            Self::Destroy(destroy) => Subject::Instance(destroy.instance),
+            Self::Look(look) => look.subject(),
+        }
+    }
+}
+
+impl Look {
+    /// What is looked at.
+    pub fn subject(&self) -> Subject {
+        match self {
+            Self::Job { key, .. } => Subject::Job(key.clone()),
+            Self::Jobs { forge, scope } => Subject::Jobs(forge.clone(), scope.clone()),
+            Self::Runners { forge, scope } => Subject::Runners(forge.clone(), scope.clone()),
+            Self::Instances { provider } => Subject::Instances(provider.clone()),
+        }
+    }
+}
+
+impl From<StrayRegistration> for Subject {
+    fn from(stray: StrayRegistration) -> Self {
+        Self::Stray(stray)
+    }
+}

@@ -1,0 +1,216 @@
+//! The fleet: everything one fleet file declares, checked and typed.
+//!
+//! Secrets are only ever named here, by the place they are read from.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::name::{ForgeName, GroupName, ImageName, Login, PoolName, ProviderName, Resource};
+use crate::pool::Pool;
+use crate::tenant::Scope;
+
+/// A whole fleet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fleet {
+    /// Where jobs come from.
+    pub forges: BTreeMap<ForgeName, Forge>,
+    /// What makes instances.
+    pub providers: BTreeMap<ProviderName, Provider>,
+    /// What instances run.
+    pub images: BTreeMap<ImageName, Image>,
+    /// Runners by kind.
+    pub pools: BTreeMap<PoolName, Pool>,
+    /// How much each tenant may use.
+    pub caps: Caps,
+}
+
+/// Where a secret is read from when it is needed.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SecretRef {
+    /// An environment variable of the server.
+    Env(String),
+    /// A file, read anew at each use.
+    File(PathBuf),
+}
+
+impl fmt::Display for SecretRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Env(name) => write!(f, "env:{name}"),
+            Self::File(path) => write!(f, "file:{}", path.display()),
+        }
+    }
+}
+
+impl fmt::Debug for SecretRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A forge of the GitHub family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forge {
+    /// Its name.
+    pub name: ForgeName,
+    /// Base of the REST API, without a trailing slash: `https://api.github.com`, or
+    /// `https://HOST/api/v3` for GitHub Enterprise Server.
+    pub api: String,
+    /// Credentials. Each serves some owners; several may serve one.
+    pub apps: Vec<App>,
+    /// A personal access token, used where no App serves the owner.
+    pub token: Option<SecretRef>,
+    /// Secrets that sign deliveries of hooks that belong to no App.
+    pub hooks: Vec<Hook>,
+    /// Scopes to look after even before the first delivery names them.
+    pub scopes: Vec<Scope>,
+    /// The runner group of organization runners whose pool names none; made if it does not exist.
+    pub group: GroupName,
+    /// How often to look.
+    pub polls: Polls,
+}
+
+/// A GitHub App.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct App {
+    /// The App's id or client id: the `iss` of its tokens, and the target of its deliveries.
+    pub id: String,
+    /// Its RSA key, PEM, PKCS#1 or PKCS#8.
+    pub private_key: SecretRef,
+    /// What signs its deliveries; several while one is replaced.
+    pub webhook_secrets: Vec<SecretRef>,
+    /// Which accounts it serves; none listed means any it is installed on.
+    pub owners: Vec<Login>,
+}
+
+/// A repository's or organization's own webhook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hook {
+    /// The hook's id at the forge (`X-GitHub-Hook-ID`); none means any that no other entry names.
+    pub id: Option<u64>,
+    /// What signs its deliveries; several while one is replaced.
+    pub secrets: Vec<SecretRef>,
+}
+
+/// How often a forge is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Polls {
+    /// Registrations, while a runner is starting.
+    pub starting: Duration,
+    /// Registrations, while there are runners.
+    pub runners: Duration,
+    /// Open jobs, to find those whose delivery was lost.
+    pub jobs: Duration,
+    /// One job in progress of which nothing was heard.
+    pub job: Duration,
+}
+
+impl Default for Polls {
+    fn default() -> Self {
+        Self {
+            starting: Duration::from_secs(10),
+            runners: Duration::from_mins(1),
+            jobs: Duration::from_mins(2),
+            job: Duration::from_mins(10),
+        }
+    }
+}
+
+/// What makes instances.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Provider {
+    /// Its name.
+    pub name: ProviderName,
+    /// How it makes them.
+    pub kind: ProviderKind,
+    /// Most instances at any time; none means only its own room limits it.
+    pub max: Option<u32>,
+    /// Most launches under way at once.
+    pub launches_max: u32,
+    /// How long after its start a launch call may still land.
+    pub launch_deadline: Duration,
+    /// How often to list its instances when nothing is awaited.
+    pub poll: Duration,
+    /// How long an instance must be missing from listings before it is believed gone.
+    pub absent: Duration,
+}
+
+/// The ways to make an instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProviderKind {
+    /// A local process group.
+    Process(Process),
+}
+
+/// Local process groups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Where instances live, a directory each; none means beside the database.
+    pub directory: Option<PathBuf>,
+    /// What the one node has in all; a resource not named here is not limited.
+    pub capacity: BTreeMap<Resource, u64>,
+}
+
+/// What an instance runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// Its name.
+    pub name: ImageName,
+    /// What is unpacked into the instance's directory first.
+    pub archive: Option<Archive>,
+    /// The program and its arguments; a relative program is looked up in the instance's directory.
+    pub command: Vec<String>,
+    /// Environment, besides a few plain variables of the server's own (`PATH`, `LANG`, `TZ`).
+    pub env: BTreeMap<String, String>,
+    /// How the runner is told its JIT configuration.
+    pub jit: JitBy,
+}
+
+/// A tar archive, optionally gzipped, with the program in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Archive {
+    /// A path or an `https:` (or loopback `http:`) URL.
+    pub source: String,
+    /// Of the archive's bytes.
+    pub sha256: [u8; 32],
+}
+
+/// How a runner is told its JIT configuration: never by an argument.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JitBy {
+    /// In this environment variable.
+    Env(String),
+    /// Through a pipe at this file descriptor.
+    Descriptor(u32),
+}
+
+impl JitBy {
+    /// The variable the official runner reads and removes
+    /// (actions/runner, `CommandSettings.cs`: prefix `ACTIONS_RUNNER_INPUT_`).
+    pub const OFFICIAL: &'static str = "ACTIONS_RUNNER_INPUT_JITCONFIG";
+}
+
+/// How many runners tenants may have at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caps {
+    /// For tenants not named.
+    pub default: u32,
+    /// For those named.
+    pub named: BTreeMap<(ForgeName, Login), u32>,
+}
+
+impl Default for Caps {
+    fn default() -> Self {
+        // RISE's default for organizations it had no row for.
+        Self { default: 20, named: BTreeMap::new() }
+    }
+}
+
+impl Caps {
+    /// Most runners at once for an account at a forge.
+    pub fn of(&self, forge: &ForgeName, login: &Login) -> u32 {
+        self.named.get(&(forge.clone(), login.clone())).copied().unwrap_or(self.default)
+    }
+}

@@ -1,0 +1,26 @@
+//! The model of Remuda: facts come in as [`Observation`]s, intent goes out as [`Action`]s.
+//!
+//! Pure: nothing here waits, reads a clock, calls out or draws a random number. The same snapshot
+//! always gives the same plan, which is what lets the simulator try millions of histories.
+#![warn(clippy::wildcard_enum_match_arm)]
+
+pub mod action;
+pub mod batch;
+pub mod fleet;
+pub mod job;
+pub mod label;
+pub mod name;
+pub mod observation;
+pub mod pool;
+pub mod reason;
+pub mod runner;
+pub mod snapshot;
+pub mod tenant;
+pub mod time;
+
+pub use action::Action;
+pub use batch::{Batch, Event, WaitChange};
+pub use observation::Observation;
+pub use reason::{Reason, Wait};
+pub use snapshot::{Change, Snapshot};
+pub use time::Timestamp;

@@ -1,0 +1,159 @@
+//! Reasons: why a job is not running. A closed set; every waiting job has at least one.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::job::JobKey;
+use crate::label::Wanted;
+use crate::name::{ForgeName, PoolName, ProviderName};
+use crate::runner::RunnerId;
+use crate::tenant::{Scope, TenantKey};
+use crate::time::Timestamp;
+
+/// What a back-off holds back.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum BackoffKey {
+    /// Launches of a pool whose runners die or never come online.
+    Pool(PoolName),
+    /// Launches at a provider that is full or fails.
+    Provider(ProviderName),
+    /// Registrations in a scope whose forge refuses them.
+    Scope(ForgeName, Scope),
+}
+
+impl fmt::Display for BackoffKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pool(pool) => write!(f, "pool {pool}"),
+            Self::Provider(provider) => write!(f, "provider {provider}"),
+            Self::Scope(forge, scope) => write!(f, "{scope} at {forge}"),
+        }
+    }
+}
+
+/// Why a job is not running.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// The forge holds it back (a deployment gate).
+    HeldByForge,
+    /// No pool of its forge and scope offers all the labels it asks for.
+    NoPoolHasLabels {
+        /// What it asks for.
+        wanted: Wanted,
+        /// The pool that comes nearest, and what it lacks.
+        nearest: Option<(PoolName, Arc<str>)>,
+    },
+    /// The pool has as many instances as it may.
+    PoolFull(PoolName),
+    /// The provider has as many instances as it may, or said that it is full.
+    ProviderFull(ProviderName),
+    /// No node of the provider has room for one more instance of the pool.
+    NoNodeHasRoom(PoolName),
+    /// As many launches as the provider takes at once are under way.
+    LaunchesAtLimit(ProviderName),
+    /// The tenant has as many runners as it may.
+    TenantAtCap {
+        /// Whose cap.
+        tenant: TenantKey,
+        /// The cap.
+        cap: u32,
+    },
+    /// Failures are being waited out.
+    BackingOff {
+        /// Of what.
+        what: BackoffKey,
+        /// Until when.
+        until: Timestamp,
+        /// The last failure.
+        because: Arc<str>,
+    },
+    /// One runner is tried after failures before others follow.
+    Proving {
+        /// Of what.
+        what: BackoffKey,
+    },
+    /// Nobody has yet found out whether its code may meet the pool's runners.
+    TrustUnknown(PoolName),
+    /// Its code may not meet the pool's runners.
+    NotTrusted(PoolName),
+    /// A runner for it is on its way.
+    RunnerStarting(RunnerId),
+    /// A runner for it is online; the forge has yet to hand it over.
+    RunnerIdle(RunnerId),
+    /// The forge was asked and knows no such job.
+    UnknownToForge {
+        /// Since when it has said so.
+        since: Timestamp,
+    },
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::HeldByForge => write!(f, "the forge holds the job back (a deployment gate)"),
+            Self::NoPoolHasLabels { wanted, nearest: None } => {
+                write!(f, "no pool of this scope offers the labels {wanted}")
+            }
+            Self::NoPoolHasLabels { wanted, nearest: Some((pool, lacking)) } => write!(
+                f,
+                "no pool of this scope offers the labels {wanted}; \
+                 pool {pool} comes nearest and lacks {lacking}"
+            ),
+            Self::PoolFull(pool) => write!(f, "pool {pool} is full"),
+            Self::ProviderFull(provider) => write!(f, "provider {provider} is full"),
+            Self::NoNodeHasRoom(pool) => write!(f, "no node has room for pool {pool}"),
+            Self::LaunchesAtLimit(provider) => {
+                write!(f, "provider {provider} has as many launches under way as it takes")
+            }
+            Self::TenantAtCap { tenant, cap } => {
+                write!(f, "tenant {tenant} is at its cap of {cap} runners")
+            }
+            Self::BackingOff { what, until: _, because } => {
+                write!(f, "{what} is backing off after: {because}")
+            }
+            Self::Proving { what } => {
+                write!(f, "{what} is being tried with one runner after failures")
+            }
+            Self::TrustUnknown(pool) => {
+                write!(f, "pool {pool} is for trusted jobs and this one is not yet judged")
+            }
+            Self::NotTrusted(pool) => write!(f, "pool {pool} is for trusted jobs only"),
+            Self::RunnerStarting(runner) => write!(f, "runner {runner} is starting"),
+            Self::RunnerIdle(runner) => {
+                write!(f, "runner {runner} is online; the forge has yet to assign the job")
+            }
+            Self::UnknownToForge { .. } => write!(f, "the forge knows no such job"),
+        }
+    }
+}
+
+impl Reason {
+    /// A stable word for it, for metrics and machine-readable output.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::HeldByForge => "held_by_forge",
+            Self::NoPoolHasLabels { .. } => "no_pool_has_labels",
+            Self::PoolFull(_) => "pool_full",
+            Self::ProviderFull(_) => "provider_full",
+            Self::NoNodeHasRoom(_) => "no_node_has_room",
+            Self::LaunchesAtLimit(_) => "launches_at_limit",
+            Self::TenantAtCap { .. } => "tenant_at_cap",
+            Self::BackingOff { .. } => "backing_off",
+            Self::Proving { .. } => "proving",
+            Self::TrustUnknown(_) => "trust_unknown",
+            Self::NotTrusted(_) => "not_trusted",
+            Self::RunnerStarting(_) => "runner_starting",
+            Self::RunnerIdle(_) => "runner_idle",
+            Self::UnknownToForge { .. } => "unknown_to_forge",
+        }
+    }
+}
+
+/// A job that is not running, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wait {
+    /// The job.
+    pub job: JobKey,
+    /// At least one reason; jobs of one kind share the list.
+    pub reasons: Arc<[Reason]>,
+}

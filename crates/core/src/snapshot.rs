@@ -1,0 +1,340 @@
+//! All we know at one instant, and the only way it changes: whole rows, applied in order.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::fleet::Fleet;
+use crate::job::{Job, JobKey, JobState, Trust};
+use crate::label::Wanted;
+use crate::name::{ForgeName, InstallationId, ProviderName, RunnerName};
+use crate::observation::{StrayRegistration, Subject};
+use crate::pool::Capacity;
+use crate::reason::BackoffKey;
+use crate::runner::{Instance, InstanceId, Runner, RunnerId, RunnerState};
+use crate::tenant::{Scope, Tenant, TenantKey};
+use crate::time::Timestamp;
+
+/// A row's new value. Applying one twice is the same as applying it once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A job.
+    Job(Box<Job>),
+    /// A runner.
+    Runner(Box<Runner>),
+    /// An instance.
+    Instance(Box<Instance>),
+    /// A tenant.
+    Tenant(Tenant),
+    /// A back-off, or its end.
+    Backoff(BackoffKey, Option<Backoff>),
+    /// A registration nobody explains, or its end.
+    Stray(StrayRegistration, Option<Stray>),
+    /// The numbers the next runner and instance get.
+    Next {
+        /// For runners.
+        runner: RunnerId,
+        /// For instances.
+        instance: InstanceId,
+    },
+    /// A job that ended long ago leaves the snapshot; its history stays in the store.
+    ForgetJob(JobKey),
+    /// A runner that is gone leaves the snapshot with its instance; their history stays in the store.
+    ForgetRunner(RunnerId),
+    /// What a provider's nodes have. Not stored: it is asked anew.
+    Capacity(ProviderName, Option<Capacity>),
+    /// When something was looked at. Not stored.
+    Looked(Subject, Looked),
+    /// A forge asks for patience. Not stored: it will say so again.
+    Limited(ForgeName, Timestamp),
+}
+
+impl Change {
+    /// True if it must be in the store before anything is done on its account.
+    pub fn is_durable(&self) -> bool {
+        match self {
+            Self::Job(_)
+            | Self::Runner(_)
+            | Self::Instance(_)
+            | Self::Tenant(_)
+            | Self::Backoff(..)
+            | Self::Stray(..)
+            | Self::Next { .. }
+            | Self::ForgetJob(_)
+            | Self::ForgetRunner(_) => true,
+            Self::Capacity(..) | Self::Looked(..) | Self::Limited(..) => false,
+        }
+    }
+}
+
+/// Failures being waited out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    /// How many in a row.
+    pub failures: u32,
+    /// Nothing is tried before this.
+    pub until: Timestamp,
+    /// The last failure, for people.
+    pub because: Arc<str>,
+    /// True if the provider said that it is full, which is no fault.
+    pub full: bool,
+}
+
+/// A registration that bears our name and that no row explains.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stray {
+    /// Its name.
+    pub name: RunnerName,
+    /// The listing that first had it.
+    pub first_seen: Timestamp,
+    /// The listing that last had it.
+    pub last_seen: Timestamp,
+    /// When its removal was last tried.
+    pub tried_at: Option<Timestamp>,
+}
+
+/// When something was looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Looked {
+    /// When the last successful look was asked.
+    pub asked_at: Option<Timestamp>,
+    /// When the last look failed, if none has succeeded since.
+    pub failed_at: Option<Timestamp>,
+    /// How many failed in a row.
+    pub failures: u32,
+}
+
+/// Jobs that are alike to the planner.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Class {
+    /// Whose they are.
+    pub tenant: TenantKey,
+    /// Where their runners register.
+    pub scope: Scope,
+    /// What they ask for.
+    pub wanted: Wanted,
+    /// Whether they may meet trusted runners.
+    pub trust: Trust,
+}
+
+impl Class {
+    /// The class of a job.
+    pub fn of(job: &Job) -> Self {
+        Self {
+            tenant: job.tenant.clone(),
+            scope: job.scope.clone(),
+            wanted: job.wanted.clone(),
+            trust: job.trust,
+        }
+    }
+}
+
+/// All we know at one instant. Nothing else exists for the planner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The instant.
+    pub now: Timestamp,
+    /// Which set of books this is.
+    pub installation: InstallationId,
+    /// The epoch of the lease under which changes are written.
+    pub epoch: u64,
+    /// What is declared.
+    pub fleet: Arc<Fleet>,
+    pub(crate) jobs: BTreeMap<JobKey, Job>,
+    pub(crate) runners: BTreeMap<RunnerId, Runner>,
+    pub(crate) instances: BTreeMap<InstanceId, Instance>,
+    pub(crate) tenants: BTreeMap<TenantKey, Tenant>,
+    pub(crate) backoffs: BTreeMap<BackoffKey, Backoff>,
+    pub(crate) strays: BTreeMap<StrayRegistration, Stray>,
+    pub(crate) next_runner: RunnerId,
+    pub(crate) next_instance: InstanceId,
+    pub(crate) capacity: BTreeMap<ProviderName, Capacity>,
+    pub(crate) looked: BTreeMap<Subject, Looked>,
+    pub(crate) limited: BTreeMap<ForgeName, Timestamp>,
+    /// Demand by class, oldest first. Derived from `jobs`.
+    pub(crate) queue: BTreeMap<Class, BTreeSet<(Timestamp, JobKey)>>,
+    /// Jobs that are open or in doubt. Derived from `jobs`.
+    pub(crate) open: BTreeSet<JobKey>,
+    /// Ended jobs by the time we learned of their end. Derived from `jobs`.
+    pub(crate) ended: BTreeSet<(Timestamp, JobKey)>,
+    /// Derived from `runners`.
+    pub(crate) names: BTreeMap<RunnerName, RunnerId>,
+}
+
+impl Snapshot {
+    /// Empty books.
+    pub fn new(installation: InstallationId, fleet: Arc<Fleet>) -> Self {
+        Self {
+            now: Timestamp::default(),
+            installation,
+            epoch: 0,
+            fleet,
+            jobs: BTreeMap::new(),
+            runners: BTreeMap::new(),
+            instances: BTreeMap::new(),
+            tenants: BTreeMap::new(),
+            backoffs: BTreeMap::new(),
+            strays: BTreeMap::new(),
+            next_runner: RunnerId(1),
+            next_instance: InstanceId(1),
+            capacity: BTreeMap::new(),
+            looked: BTreeMap::new(),
+            limited: BTreeMap::new(),
+            queue: BTreeMap::new(),
+            open: BTreeSet::new(),
+            ended: BTreeSet::new(),
+            names: BTreeMap::new(),
+        }
+    }
+
+    /// Every job not yet forgotten.
+    pub fn jobs(&self) -> impl Iterator<Item = &Job> {
+        self.jobs.values()
+    }
+
+    /// Every runner not yet forgotten, the gone ones included.
+    pub fn runners(&self) -> impl Iterator<Item = &Runner> {
+        self.runners.values()
+    }
+
+    /// Every instance not yet forgotten, the gone ones included.
+    pub fn instances(&self) -> impl Iterator<Item = &Instance> {
+        self.instances.values()
+    }
+
+    /// Every tenant met.
+    pub fn tenants(&self) -> impl Iterator<Item = &Tenant> {
+        self.tenants.values()
+    }
+
+    /// Every back-off in force or not yet disproved.
+    pub fn backoffs(&self) -> impl Iterator<Item = (&BackoffKey, &Backoff)> {
+        self.backoffs.iter()
+    }
+
+    /// Registrations under our name that no row explains.
+    pub fn strays(&self) -> impl Iterator<Item = (&StrayRegistration, &Stray)> {
+        self.strays.iter()
+    }
+
+    /// One job.
+    pub fn job(&self, key: &JobKey) -> Option<&Job> {
+        self.jobs.get(key)
+    }
+
+    /// One runner.
+    pub fn runner(&self, id: RunnerId) -> Option<&Runner> {
+        self.runners.get(&id)
+    }
+
+    /// One instance.
+    pub fn instance(&self, id: InstanceId) -> Option<&Instance> {
+        self.instances.get(&id)
+    }
+
+    /// The runner registered under a name.
+    pub fn runner_named(&self, name: &RunnerName) -> Option<&Runner> {
+        self.names.get(name).and_then(|id| self.runners.get(id))
+    }
+
+    /// When something was last looked at.
+    pub fn looked(&self, subject: &Subject) -> Looked {
+        self.looked.get(subject).copied().unwrap_or_default()
+    }
+
+    /// Until when a forge asks for patience, if it does.
+    pub fn limited_until(&self, forge: &ForgeName) -> Option<Timestamp> {
+        self.limited.get(forge).copied().filter(|until| *until > self.now)
+    }
+
+    /// Takes changes in, in order.
+    pub fn apply(&mut self, changes: &[Change]) {
+        for change in changes {
+            self.apply_one(change);
+        }
+    }
+
+    fn apply_one(&mut self, change: &Change) {
+        match change {
+            Change::Job(job) => self.put_job((**job).clone()),
+            Change::Runner(runner) => {
+                self.names.insert(runner.name.clone(), runner.id);
+                self.runners.insert(runner.id, (**runner).clone());
+            }
+            Change::Instance(instance) => {
+                self.instances.insert(instance.id, (**instance).clone());
+            }
+            Change::Tenant(tenant) => {
+                self.tenants.insert(tenant.key.clone(), tenant.clone());
+            }
+            Change::Backoff(key, value) => put(&mut self.backoffs, key, value.as_ref()),
+            Change::Stray(key, value) => put(&mut self.strays, key, value.as_ref()),
+            Change::Next { runner, instance } => {
+                self.next_runner = *runner;
+                self.next_instance = *instance;
+            }
+            Change::ForgetJob(key) => {
+                if let Some(job) = self.jobs.remove(key) {
+                    self.unindex(&job);
+                }
+            }
+            Change::ForgetRunner(id) => {
+                if let Some(runner) = self.runners.remove(id) {
+                    self.names.remove(&runner.name);
+                    self.instances.remove(&runner.instance);
+                }
+            }
+            Change::Capacity(provider, capacity) => {
+                put(&mut self.capacity, provider, capacity.as_ref());
+            }
+            Change::Looked(subject, looked) => {
+                self.looked.insert(subject.clone(), *looked);
+            }
+            Change::Limited(forge, until) => {
+                self.limited.insert(forge.clone(), *until);
+            }
+        }
+    }
+
+    fn put_job(&mut self, job: Job) {
+        if let Some(old) = self.jobs.remove(&job.key) {
+            self.unindex(&old);
+        }
+        if job.is_demand() {
+            let place = (job.attempt.queued_at, job.key.clone());
+            self.queue.entry(Class::of(&job)).or_default().insert(place);
+        }
+        if job.attempt.state == JobState::Completed {
+            self.ended.insert((job.attempt.fact_at, job.key.clone()));
+        }
+        if job.is_open() || job.doubt.is_some() {
+            self.open.insert(job.key.clone());
+        }
+        self.jobs.insert(job.key.clone(), job);
+    }
+
+    fn unindex(&mut self, job: &Job) {
+        self.open.remove(&job.key);
+        self.ended.remove(&(job.attempt.fact_at, job.key.clone()));
+        if job.is_demand() {
+            let class = Class::of(job);
+            if let Some(queue) = self.queue.get_mut(&class) {
+                queue.remove(&(job.attempt.queued_at, job.key.clone()));
+                if queue.is_empty() {
+                    self.queue.remove(&class);
+                }
+            }
+        }
+    }
+
+    /// Runners in `state`.
+    pub fn runners_in(&self, state: RunnerState) -> impl Iterator<Item = &Runner> {
+        self.runners.values().filter(move |runner| runner.state == state)
+    }
+}
+
+fn put<K: Ord + Clone, V: Clone>(rows: &mut BTreeMap<K, V>, key: &K, value: Option<&V>) {
+    match value {
+        Some(value) => rows.insert(key.clone(), value.clone()),
+        None => rows.remove(key),
+    };
+}

@@ -1,0 +1,3 @@
+//! The control plane and the command line.
+
+fn main() {}
