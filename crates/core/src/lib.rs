@@ -6,6 +6,7 @@
 
 pub mod action;
 pub mod batch;
+pub mod delivery;
 pub mod fleet;
 pub mod job;
 pub mod label;
@@ -20,6 +21,7 @@ pub mod time;
 
 pub use action::Action;
 pub use batch::{Batch, Event, WaitChange};
+pub use delivery::Delivery;
 pub use observation::Observation;
 pub use reason::{Reason, Wait};
 pub use snapshot::{Change, Snapshot};

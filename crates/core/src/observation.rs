@@ -14,7 +14,7 @@ use crate::time::Timestamp;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Observation {
     /// The forge told of one job.
-    Job(JobSeen),
+    Job(Box<JobSeen>),
     /// The forge was asked for one job and knows none of that id.
     JobMissing {
         /// Which.
