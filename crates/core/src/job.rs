@@ -194,11 +194,21 @@ pub struct Doubt {
     pub since: Timestamp,
     /// Since when the forge has said it knows no such job, if it has.
     pub missing_since: Option<Timestamp>,
-    /// How often it was asked in vain; reads slow down with it.
+    /// How often it was asked without settling the doubt; reads slow down with it.
     pub reads: u32,
     /// When it was asked last.
     pub read_at: Option<Timestamp>,
 }
+
+impl Doubt {
+    /// A doubt that arose at `since`.
+    pub const fn new(since: Timestamp) -> Self {
+        Self { since, missing_since: None, reads: 0, read_at: None }
+    }
+}
+
+/// Most runners of former attempts a job remembers.
+pub const PAST_RUNNERS_MAX: usize = 8;
 
 /// A job, with the attempt it is in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -221,15 +231,19 @@ pub struct Job {
     pub accepted_at: Timestamp,
     /// The attempt it is in.
     pub attempt: Attempt,
+    /// Who ran the attempts before, newest last, at most [`PAST_RUNNERS_MAX`]: a late fact that names
+    /// one of these is about an attempt that is over.
+    pub past_runners: Vec<RunnerRef>,
     /// Set while the forge should be asked about it.
     pub doubt: Option<Doubt>,
 }
 
 impl Job {
-    /// True if it asks for a runner and the forge has not denied knowing it.
+    /// True if it asks for a runner and the forge has not denied twice that it knows it.
     pub fn is_demand(&self) -> bool {
         self.attempt.state == JobState::Queued
-            && self.doubt.is_none_or(|doubt| doubt.missing_since.is_none())
+            // One 404 may be a passing fault of the forge; the second one stops us from serving it.
+            && self.doubt.is_none_or(|doubt| doubt.missing_since.is_none() || doubt.reads < 2)
     }
 
     /// True until it is over.

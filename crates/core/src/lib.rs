@@ -5,24 +5,37 @@
 #![warn(clippy::wildcard_enum_match_arm)]
 
 pub mod action;
+pub mod actions;
 pub mod batch;
+pub mod check;
+pub mod controller;
 pub mod delivery;
+mod event;
 pub mod fleet;
 pub mod job;
 pub mod label;
 pub mod name;
 pub mod observation;
+pub mod observe;
+pub mod plan;
 pub mod pool;
 pub mod reason;
 pub mod runner;
+pub mod settle;
 pub mod snapshot;
 pub mod tenant;
 pub mod time;
 
 pub use action::Action;
+pub use actions::actions;
 pub use batch::{Batch, Event, WaitChange};
+pub use check::{Violation, check};
+pub use controller::{Controller, Rules, Seen, Sound, Turn};
 pub use delivery::Delivery;
 pub use observation::Observation;
+pub use observe::observe;
+pub use plan::{Plan, plan};
 pub use reason::{Reason, Wait};
+pub use settle::settle;
 pub use snapshot::{Change, Snapshot};
 pub use time::Timestamp;

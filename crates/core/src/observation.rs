@@ -252,6 +252,8 @@ pub struct RunnerSeen {
 pub struct InstanceSeen {
     /// Our number, from its tag.
     pub id: InstanceId,
+    /// The runner it carries, from its tag.
+    pub runner: Option<RunnerName>,
     /// Where it is.
     pub node: Option<NodeName>,
     /// Its condition.

@@ -49,8 +49,6 @@ pub enum Reason {
     ProviderFull(ProviderName),
     /// No node of the provider has room for one more instance of the pool.
     NoNodeHasRoom(PoolName),
-    /// As many launches as the provider takes at once are under way.
-    LaunchesAtLimit(ProviderName),
     /// The tenant has as many runners as it may.
     TenantAtCap {
         /// Whose cap.
@@ -102,9 +100,6 @@ impl fmt::Display for Reason {
             Self::PoolFull(pool) => write!(f, "pool {pool} is full"),
             Self::ProviderFull(provider) => write!(f, "provider {provider} is full"),
             Self::NoNodeHasRoom(pool) => write!(f, "no node has room for pool {pool}"),
-            Self::LaunchesAtLimit(provider) => {
-                write!(f, "provider {provider} has as many launches under way as it takes")
-            }
             Self::TenantAtCap { tenant, cap } => {
                 write!(f, "tenant {tenant} is at its cap of {cap} runners")
             }
@@ -136,7 +131,6 @@ impl Reason {
             Self::PoolFull(_) => "pool_full",
             Self::ProviderFull(_) => "provider_full",
             Self::NoNodeHasRoom(_) => "no_node_has_room",
-            Self::LaunchesAtLimit(_) => "launches_at_limit",
             Self::TenantAtCap { .. } => "tenant_at_cap",
             Self::BackingOff { .. } => "backing_off",
             Self::Proving { .. } => "proving",

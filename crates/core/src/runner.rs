@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::job::JobKey;
 use crate::label::LabelSet;
 use crate::name::{
-    ForgeName, GroupName, InstallationId, NameError, NodeName, PoolName, ProviderName, RunnerName,
+    ForgeName, GroupName, InstallationId, NodeName, PoolName, ProviderName, RunnerName,
 };
 use crate::pool::Needs;
 use crate::tenant::Scope;
@@ -213,13 +213,27 @@ pub struct Runner {
 }
 
 impl Runner {
-    /// The name runner `id` of `pool` registers under. Ours are told from others' by the installation.
-    pub fn name_for(
-        installation: &InstallationId,
-        pool: &PoolName,
-        id: RunnerId,
-    ) -> Result<RunnerName, NameError> {
-        RunnerName::new(&format!("{}{pool}-{id}", Self::name_prefix(installation)))
+    /// Moves right to `state`; a move left or in place does nothing. The first outcome stays.
+    pub fn enter(&mut self, state: RunnerState, outcome: Option<Outcome>, at: Timestamp) {
+        if state > self.state {
+            self.state = state;
+            self.since.enter(state, at);
+            // A runner that was to be removed and got a job has not ended for that reason.
+            if state == RunnerState::Busy {
+                self.outcome = None;
+            }
+            self.outcome = self.outcome.or(outcome);
+        }
+    }
+
+    /// The name runner `id` of `pool` registers under. Ours are told from others' by the
+    /// installation. GitHub takes at most 64 characters, so a long pool name is cut.
+    pub fn name_for(installation: &InstallationId, pool: &PoolName, id: RunnerId) -> RunnerName {
+        let prefix = Self::name_prefix(installation);
+        let room = 64_usize.saturating_sub(prefix.len() + 21);
+        let pool: String = pool.as_str().chars().take(room).collect();
+        RunnerName::new(&format!("{prefix}{pool}-{id}"))
+            .expect("declared names are plain and short")
     }
 
     /// How the names of this installation's runners begin.
@@ -304,6 +318,32 @@ pub struct Instance {
     pub gone_at: Option<Timestamp>,
 }
 
+impl Instance {
+    /// The runner it carries, if it carries one.
+    pub fn runner(&self) -> Option<RunnerId> {
+        match self.purpose {
+            Purpose::Runner(id) => Some(id),
+            Purpose::Standby | Purpose::Builder => None,
+        }
+    }
+
+    /// True if a launch call may still make it appear: begun, not answered, not past its deadline.
+    pub fn may_still_land(&self, now: Timestamp) -> bool {
+        self.state == InstanceState::Launching
+            && self.launch.is_some_and(|launch| now <= launch.deadline)
+    }
+
+    /// Moves right to `state`; a move left or in place does nothing.
+    pub fn enter(&mut self, state: InstanceState, now: Timestamp) {
+        if state > self.state {
+            self.state = state;
+            if state == InstanceState::Gone {
+                self.gone_at = Some(now);
+            }
+        }
+    }
+}
+
 /// A launch call, noted before it was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaunchCall {
@@ -311,8 +351,8 @@ pub struct LaunchCall {
     pub at: Timestamp,
     /// After this instant it can no longer land.
     pub deadline: Timestamp,
-    /// Whether its answer reached us.
-    pub answered: bool,
+    /// When we learned that it succeeded, by its answer or by a listing.
+    pub answered_at: Option<Timestamp>,
 }
 
 /// How an instance ended by itself.

@@ -36,6 +36,8 @@ pub enum Change {
         /// For instances.
         instance: InstanceId,
     },
+    /// An instance that bears our tag and that no row explains, or its end. Not stored: listings tell.
+    Orphan(ProviderName, InstanceId, Option<Orphan>),
     /// A job that ended long ago leaves the snapshot; its history stays in the store.
     ForgetJob(JobKey),
     /// A runner that is gone leaves the snapshot with its instance; their history stays in the store.
@@ -61,7 +63,7 @@ impl Change {
             | Self::Next { .. }
             | Self::ForgetJob(_)
             | Self::ForgetRunner(_) => true,
-            Self::Capacity(..) | Self::Looked(..) | Self::Limited(..) => false,
+            Self::Orphan(..) | Self::Capacity(..) | Self::Looked(..) | Self::Limited(..) => false,
         }
     }
 }
@@ -92,7 +94,18 @@ pub struct Stray {
     pub tried_at: Option<Timestamp>,
 }
 
-/// When something was looked at.
+/// An instance that bears our tag and that no row explains.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Orphan {
+    /// The runner it says it carries.
+    pub runner: Option<RunnerName>,
+    /// The listing that first had it.
+    pub first_seen: Timestamp,
+    /// The listing that last had it.
+    pub last_seen: Timestamp,
+}
+
+/// When something was last asked or called.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Looked {
     /// When the last successful look was asked.
@@ -145,6 +158,7 @@ pub struct Snapshot {
     pub(crate) tenants: BTreeMap<TenantKey, Tenant>,
     pub(crate) backoffs: BTreeMap<BackoffKey, Backoff>,
     pub(crate) strays: BTreeMap<StrayRegistration, Stray>,
+    pub(crate) orphans: BTreeMap<(ProviderName, InstanceId), Orphan>,
     pub(crate) next_runner: RunnerId,
     pub(crate) next_instance: InstanceId,
     pub(crate) capacity: BTreeMap<ProviderName, Capacity>,
@@ -156,6 +170,8 @@ pub struct Snapshot {
     pub(crate) open: BTreeSet<JobKey>,
     /// Ended jobs by the time we learned of their end. Derived from `jobs`.
     pub(crate) ended: BTreeSet<(Timestamp, JobKey)>,
+    /// Every scope a job came from. Derived from `jobs`; never shrinks before a restart.
+    pub(crate) scopes: BTreeSet<(ForgeName, Scope)>,
     /// Derived from `runners`.
     pub(crate) names: BTreeMap<RunnerName, RunnerId>,
 }
@@ -174,6 +190,7 @@ impl Snapshot {
             tenants: BTreeMap::new(),
             backoffs: BTreeMap::new(),
             strays: BTreeMap::new(),
+            orphans: BTreeMap::new(),
             next_runner: RunnerId(1),
             next_instance: InstanceId(1),
             capacity: BTreeMap::new(),
@@ -182,6 +199,7 @@ impl Snapshot {
             queue: BTreeMap::new(),
             open: BTreeSet::new(),
             ended: BTreeSet::new(),
+            scopes: BTreeSet::new(),
             names: BTreeMap::new(),
         }
     }
@@ -268,6 +286,9 @@ impl Snapshot {
             }
             Change::Backoff(key, value) => put(&mut self.backoffs, key, value.as_ref()),
             Change::Stray(key, value) => put(&mut self.strays, key, value.as_ref()),
+            Change::Orphan(provider, id, value) => {
+                put(&mut self.orphans, &(provider.clone(), *id), value.as_ref());
+            }
             Change::Next { runner, instance } => {
                 self.next_runner = *runner;
                 self.next_instance = *instance;
@@ -308,6 +329,10 @@ impl Snapshot {
         }
         if job.is_open() || job.doubt.is_some() {
             self.open.insert(job.key.clone());
+        }
+        let place = (job.key.forge.clone(), job.scope.clone());
+        if !self.scopes.contains(&place) {
+            self.scopes.insert(place);
         }
         self.jobs.insert(job.key.clone(), job);
     }

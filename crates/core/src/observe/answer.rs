@@ -1,0 +1,211 @@
+//! Facts that are answers to our own calls.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::name::NodeName;
+use crate::observation::{Call, Cause, Subject};
+use crate::reason::BackoffKey;
+use crate::runner::{
+    Instance, InstanceId, InstanceState, LaunchCall, Outcome, Registration, RunnerId, RunnerState,
+};
+use crate::snapshot::{Backoff, Change, Looked, Snapshot, Stray};
+
+/// The first wait after a failure; it doubles with each further one.
+const BACKOFF_FIRST: Duration = Duration::from_secs(2);
+/// The longest wait after failures.
+const BACKOFF_LONGEST: Duration = Duration::from_mins(5);
+
+/// How long to wait after this many failures in a row.
+pub(crate) fn backoff(failures: u32) -> Duration {
+    let doublings = failures.saturating_sub(1).min(16);
+    BACKOFF_LONGEST.min(BACKOFF_FIRST * 2_u32.pow(doublings))
+}
+
+/// One more failure of `key`, without waiting on account of those that were under way with it.
+pub(crate) fn failed_again(
+    world: &Snapshot,
+    key: BackoffKey,
+    because: &Arc<str>,
+    full: bool,
+) -> Change {
+    let old = world.backoffs.get(&key);
+    let failures = match old {
+        // Launches that were begun together fail together: they count once.
+        Some(old) if old.until > world.now => old.failures,
+        Some(old) => old.failures.saturating_add(1),
+        None => 1,
+    };
+    let until = world.now + backoff(failures);
+    let because = because.clone();
+    Change::Backoff(key, Some(Backoff { failures, until, because, full }))
+}
+
+/// The forge's half of a launch succeeded.
+pub(super) fn registered(world: &Snapshot, id: RunnerId, registration: u64) -> Vec<Change> {
+    let Some(runner) = world.runner(id) else { return Vec::new() };
+    let mut changes = Vec::new();
+    let scope = BackoffKey::Scope(runner.forge.clone(), runner.scope.clone());
+    if world.backoffs.contains_key(&scope) {
+        changes.push(Change::Backoff(scope, None));
+    }
+    if runner.registration == Registration::Unknown {
+        let mut runner = runner.clone();
+        runner.registration = Registration::Made(registration);
+        changes.push(Change::Runner(Box::new(runner)));
+    }
+    changes
+}
+
+/// The provider's half of a launch succeeded.
+pub(super) fn launched(world: &Snapshot, id: InstanceId, node: Option<&NodeName>) -> Vec<Change> {
+    let Some(row) = world.instance(id) else { return Vec::new() };
+    let mut changes = Vec::new();
+    let provider = BackoffKey::Provider(row.provider.clone());
+    if world.backoffs.contains_key(&provider) {
+        changes.push(Change::Backoff(provider, None));
+    }
+    let mut row = row.clone();
+    row.enter(InstanceState::Live, world.now);
+    row.node = node.cloned().or(row.node);
+    row.launch = row
+        .launch
+        .map(|call| LaunchCall { answered_at: call.answered_at.or(Some(world.now)), ..call });
+    changes.push(Change::Instance(Box::new(row)));
+    changes
+}
+
+/// The forge confirmed that a registration is gone: nothing can be on the runner any more.
+pub(super) fn deregistered(world: &Snapshot, subject: &Subject) -> Vec<Change> {
+    let mut changes = vec![Change::Looked(subject.clone(), Looked::default())];
+    match subject {
+        Subject::Stray(key) => changes.push(Change::Stray(key.clone(), None)),
+        Subject::Runner(id) => changes.extend(world.runner(*id).cloned().map(|mut runner| {
+            runner.registration = Registration::Removed;
+            let jobless = runner.state == RunnerState::Busy && runner.job.is_none();
+            if runner.state == RunnerState::Draining || jobless {
+                runner.enter(RunnerState::Stopping, Some(Outcome::Finished), world.now);
+            }
+            Change::Runner(Box::new(runner))
+        })),
+        Subject::Instance(_)
+        | Subject::Job(_)
+        | Subject::Jobs(..)
+        | Subject::Runners(..)
+        | Subject::Instances(_) => {}
+    }
+    changes
+}
+
+/// The forge refused: the runner has a job.
+pub(super) fn refused_as_busy(world: &Snapshot, subject: &Subject) -> Vec<Change> {
+    let tried = Looked { asked_at: Some(world.now), ..Looked::default() };
+    let mut changes = vec![Change::Looked(subject.clone(), tried)];
+    match subject {
+        Subject::Stray(key) => changes.extend(world.strays.get(key).map(|stray| {
+            let stray = Stray { tried_at: Some(world.now), ..stray.clone() };
+            Change::Stray(key.clone(), Some(stray))
+        })),
+        Subject::Runner(id) => changes.extend(
+            world.runner(*id).filter(|runner| runner.state == RunnerState::Draining).map(
+                |runner| {
+                    let mut runner = runner.clone();
+                    runner.enter(RunnerState::Busy, None, world.now);
+                    Change::Runner(Box::new(runner))
+                },
+            ),
+        ),
+        Subject::Instance(_)
+        | Subject::Job(_)
+        | Subject::Jobs(..)
+        | Subject::Runners(..)
+        | Subject::Instances(_) => {}
+    }
+    changes
+}
+
+/// The provider confirmed a destruction; a listing must still agree.
+pub(super) fn destroyed(world: &Snapshot, id: InstanceId) -> Vec<Change> {
+    let mut changes = vec![Change::Looked(Subject::Instance(id), Looked::default())];
+    if let Some(row) = world.instance(id) {
+        let row = Instance { destroyed_at: Some(world.now), ..row.clone() };
+        changes.push(Change::Instance(Box::new(row)));
+    }
+    changes
+}
+
+/// A call failed. When to try again is decided from what is noted here.
+pub(super) fn failed(
+    world: &Snapshot,
+    subject: &Subject,
+    call: Call,
+    cause: Cause,
+    message: &Arc<str>,
+) -> Vec<Change> {
+    match (call, subject) {
+        (Call::Register | Call::Launch, Subject::Instance(id)) => {
+            launch_failed(world, *id, call, cause, message)
+        }
+        (Call::Register | Call::Launch | Call::Deregister | Call::Destroy | Call::Look, _) => {
+            call_failed(world, subject, cause)
+        }
+    }
+}
+
+fn call_failed(world: &Snapshot, subject: &Subject, cause: Cause) -> Vec<Change> {
+    let old = world.looked(subject);
+    let failures = old.failures.saturating_add(1);
+    let looked = Looked { failed_at: Some(world.now), failures, ..old };
+    let mut changes = vec![Change::Looked(subject.clone(), looked)];
+    if let Cause::Limited { until } = cause {
+        changes.extend(forge_of(world, subject).map(|forge| Change::Limited(forge, until)));
+    }
+    changes
+}
+
+fn forge_of(world: &Snapshot, subject: &Subject) -> Option<crate::name::ForgeName> {
+    match subject {
+        Subject::Runner(id) => world.runner(*id).map(|runner| runner.forge.clone()),
+        Subject::Stray(stray) => Some(stray.forge.clone()),
+        Subject::Job(key) => Some(key.forge.clone()),
+        Subject::Jobs(forge, _) | Subject::Runners(forge, _) => Some(forge.clone()),
+        Subject::Instance(_) | Subject::Instances(_) => None,
+    }
+}
+
+fn launch_failed(
+    world: &Snapshot,
+    id: InstanceId,
+    call: Call,
+    cause: Cause,
+    message: &Arc<str>,
+) -> Vec<Change> {
+    let Some(row) = world.instance(id) else { return Vec::new() };
+    let Some(old) = row.runner().and_then(|id| world.runner(id)) else { return Vec::new() };
+    let mut runner = old.clone();
+    let mut row = row.clone();
+    let registering = call == Call::Register;
+    if registering || cause != Cause::Unknown {
+        // Either the provider was never asked, or it said that it made nothing.
+        row.enter(InstanceState::Gone, world.now);
+        if runner.state.is_supply() {
+            runner.enter(RunnerState::Draining, Some(Outcome::LaunchFailed), world.now);
+        }
+    }
+    if registering && cause != Cause::Unknown {
+        runner.registration = Registration::Removed;
+    }
+    let provider = BackoffKey::Provider(row.provider.clone());
+    let pool = BackoffKey::Pool(runner.pool.clone());
+    let scope = BackoffKey::Scope(runner.forge.clone(), runner.scope.clone());
+    let consequence = match cause {
+        Cause::Limited { until } => Change::Limited(runner.forge.clone(), until),
+        Cause::Full => failed_again(world, provider, message, true),
+        Cause::Transient | Cause::Unknown | Cause::Invalid if registering => {
+            failed_again(world, scope, message, false)
+        }
+        Cause::Transient | Cause::Unknown => failed_again(world, provider, message, false),
+        Cause::Invalid => failed_again(world, pool, message, false),
+    };
+    vec![Change::Instance(Box::new(row)), Change::Runner(Box::new(runner)), consequence]
+}

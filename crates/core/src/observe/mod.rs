@@ -1,0 +1,68 @@
+//! Folding one fact into the snapshot: pure, and order-free within an attempt of a job.
+//!
+//! A fact about the outside only ever moves a state right. What follows from it for other rows is
+//! left to the plan.
+
+mod answer;
+mod job;
+mod supply;
+
+pub(crate) use answer::{backoff, failed_again};
+pub(crate) use job::doubted;
+
+use crate::observation::{Observation, Order};
+use crate::runner::{Hold, Outcome, RunnerState};
+use crate::snapshot::{Change, Snapshot};
+
+/// The rows that change on account of one fact; `world.now` is the time of the fold.
+pub fn observe(world: &Snapshot, seen: &Observation) -> Vec<Change> {
+    match seen {
+        Observation::Job(seen) => job::seen(world, seen),
+        Observation::JobMissing { key, asked_at } => job::missing(world, key, *asked_at),
+        Observation::Jobs { forge, scope, asked_at, all } => {
+            job::listed(world, forge, scope, *asked_at, all)
+        }
+        Observation::Runners { forge, scope, asked_at, all } => {
+            supply::runners(world, forge, scope, *asked_at, all)
+        }
+        Observation::Instances { provider, asked_at, all } => {
+            supply::instances(world, provider, *asked_at, all)
+        }
+        Observation::Capacity { provider, capacity } => {
+            vec![Change::Capacity(provider.clone(), capacity.clone())]
+        }
+        Observation::Registered { runner, id } => answer::registered(world, *runner, *id),
+        Observation::Launched { instance, node } => {
+            answer::launched(world, *instance, node.as_ref())
+        }
+        Observation::Deregistered { subject } => answer::deregistered(world, subject),
+        Observation::DeregisterBusy { subject } => answer::refused_as_busy(world, subject),
+        Observation::Destroyed { instance, .. } => answer::destroyed(world, *instance),
+        Observation::Failed { subject, call, cause, message } => {
+            answer::failed(world, subject, *call, *cause, message)
+        }
+        Observation::Budget { forge, remaining: 0, resets_at } => {
+            vec![Change::Limited(forge.clone(), *resets_at)]
+        }
+        Observation::Budget { .. } => Vec::new(),
+        Observation::Order(order) => ordered(world, order),
+    }
+}
+
+fn ordered(world: &Snapshot, order: &Order) -> Vec<Change> {
+    let (Order::Hold { runner: id, .. }
+    | Order::Release { runner: id }
+    | Order::DrainRunner { runner: id }) = order;
+    let Some(mut runner) = world.runner(*id).cloned() else { return Vec::new() };
+    match order {
+        Order::Hold { who, why, .. } => {
+            runner.hold = Some(Hold { who: who.clone(), why: why.clone(), since: world.now });
+        }
+        Order::Release { .. } => runner.hold = None,
+        Order::DrainRunner { .. } if runner.state.is_supply() => {
+            runner.enter(RunnerState::Draining, Some(Outcome::Ordered), world.now);
+        }
+        Order::DrainRunner { .. } => return Vec::new(),
+    }
+    vec![Change::Runner(Box::new(runner))]
+}

@@ -1,0 +1,204 @@
+//! Facts about registrations and instances, from listings.
+//!
+//! A listing speaks only about the time at which it was asked. What it shows is believed at once; what
+//! it lacks is believed only where nothing else explains the lack.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::name::{ForgeName, ProviderName};
+use crate::observation::{Condition, InstanceSeen, RunnerSeen, StrayRegistration, Subject};
+use crate::reason::BackoffKey;
+use crate::runner::{
+    Exit, Instance, InstanceId, InstanceState, LaunchCall, Outcome, Registration, Runner, RunnerId,
+    RunnerState,
+};
+use crate::snapshot::{Change, Looked, Orphan, Snapshot, Stray};
+use crate::tenant::Scope;
+use crate::time::Timestamp;
+
+/// A forge's listing may lag behind its own answers. A runner must have been idle this long before its
+/// absence from a listing is taken for the loss of its registration.
+const REGISTRATION_LAG: Duration = Duration::from_mins(1);
+
+fn looked(subject: Subject, asked_at: Timestamp) -> Change {
+    Change::Looked(subject, Looked { asked_at: Some(asked_at), ..Looked::default() })
+}
+
+/// The registrations of a scope were listed.
+pub(super) fn runners(
+    world: &Snapshot,
+    forge: &ForgeName,
+    scope: &Scope,
+    asked_at: Timestamp,
+    all: &[RunnerSeen],
+) -> Vec<Change> {
+    let mut changes = vec![looked(Subject::Runners(forge.clone(), scope.clone()), asked_at)];
+    let prefix = Runner::name_prefix(&world.installation);
+    let mut listed = BTreeMap::new();
+    for seen in all.iter().filter(|seen| seen.name.as_str().starts_with(&prefix)) {
+        listed.insert(seen.id, seen);
+        match world.runner_named(&seen.name).filter(|r| r.state < RunnerState::Gone) {
+            Some(runner) => changes.extend(registered(world, runner, seen)),
+            None => changes.push(stray(world, forge, scope, asked_at, seen)),
+        }
+    }
+    for (key, stray) in &world.strays {
+        let here = key.forge == *forge && key.scope == *scope;
+        if here && !listed.contains_key(&key.id) && asked_at > stray.last_seen {
+            changes.push(Change::Stray(key.clone(), None));
+        }
+    }
+    for runner in world.runners_in(RunnerState::Idle) {
+        let here = runner.forge == *forge && runner.scope == *scope;
+        let connected = match runner.registration {
+            Registration::Made(id) => listed.get(&id).is_some_and(|seen| seen.online),
+            Registration::Unknown => true,
+            Registration::Removed => false,
+        };
+        let since = runner.since.at(RunnerState::Idle).unwrap_or(world.now);
+        if here && !connected && asked_at >= since + REGISTRATION_LAG {
+            // A runner whose registration was used up keeps listening for ever (actions/runner #4617).
+            let mut runner = runner.clone();
+            runner.enter(RunnerState::Draining, Some(Outcome::Died), world.now);
+            changes.push(Change::Runner(Box::new(runner)));
+        }
+    }
+    changes
+}
+
+fn registered(world: &Snapshot, old: &Runner, seen: &RunnerSeen) -> Vec<Change> {
+    let mut runner = old.clone();
+    if runner.registration == Registration::Unknown {
+        runner.registration = Registration::Made(seen.id);
+    }
+    let mut changes = Vec::new();
+    if seen.online && runner.state < RunnerState::Idle {
+        runner.enter(RunnerState::Idle, None, world.now);
+        changes.extend(proven(world, old));
+    }
+    if runner != *old {
+        changes.push(Change::Runner(Box::new(runner)));
+    }
+    changes
+}
+
+/// A runner of the pool came online: the pool's failures are over.
+pub(super) fn proven(world: &Snapshot, runner: &Runner) -> Option<Change> {
+    let key = BackoffKey::Pool(runner.pool.clone());
+    let waiting = runner.state < RunnerState::Idle && world.backoffs.contains_key(&key);
+    waiting.then_some(Change::Backoff(key, None))
+}
+
+fn stray(
+    world: &Snapshot,
+    forge: &ForgeName,
+    scope: &Scope,
+    asked_at: Timestamp,
+    seen: &RunnerSeen,
+) -> Change {
+    let key = StrayRegistration { forge: forge.clone(), scope: scope.clone(), id: seen.id };
+    let stray = match world.strays.get(&key) {
+        Some(old) => Stray { last_seen: old.last_seen.max(asked_at), ..old.clone() },
+        None => Stray {
+            name: seen.name.clone(),
+            first_seen: asked_at,
+            last_seen: asked_at,
+            tried_at: None,
+        },
+    };
+    Change::Stray(key, Some(stray))
+}
+
+/// What a provider has was listed.
+pub(super) fn instances(
+    world: &Snapshot,
+    provider: &ProviderName,
+    asked_at: Timestamp,
+    all: &[InstanceSeen],
+) -> Vec<Change> {
+    let mut changes = vec![looked(Subject::Instances(provider.clone()), asked_at)];
+    let mut listed = BTreeSet::new();
+    let mut highest = InstanceId(0);
+    for seen in all {
+        listed.insert(seen.id);
+        highest = highest.max(seen.id);
+        match world.instance(seen.id).filter(|row| row.state < InstanceState::Gone) {
+            Some(row) => changes.extend(present(world, row, seen)),
+            None => changes.push(orphan(world, provider, asked_at, seen)),
+        }
+    }
+    for row in world.instances().filter(|row| row.provider == *provider) {
+        if !listed.contains(&row.id) {
+            changes.extend(absent(world, row, asked_at));
+        }
+    }
+    for ((owner, id), orphan) in &world.orphans {
+        if owner == provider && !listed.contains(id) && asked_at > orphan.last_seen {
+            changes.push(Change::Orphan(owner.clone(), *id, None));
+        }
+    }
+    if highest >= world.next_instance {
+        // Our books are older than what they describe (a restored copy): never give a number twice.
+        let (instance, runner) = (InstanceId(highest.0 + 1), RunnerId(highest.0 + 1));
+        changes.push(Change::Next { runner: runner.max(world.next_runner), instance });
+    }
+    changes
+}
+
+fn present(world: &Snapshot, old: &Instance, seen: &InstanceSeen) -> Option<Change> {
+    let mut row = old.clone();
+    row.missing_since = None;
+    row.node = seen.node.clone().or(row.node);
+    if let Some(launch) = row.launch {
+        let answered_at = launch.answered_at.or(Some(world.now));
+        row.launch = Some(LaunchCall { answered_at, ..launch });
+    }
+    match seen.condition {
+        Condition::Running => row.enter(InstanceState::Live, world.now),
+        Condition::Exited(code) => {
+            row.enter(InstanceState::Exited, world.now);
+            row.exit = row.exit.or(Some(Exit { at: world.now, code }));
+        }
+    }
+    (row != *old).then(|| Change::Instance(Box::new(row)))
+}
+
+/// What a listing's lack of an instance says. A launch in flight may still land, a listing asked before
+/// the answer says nothing, and a single surprise is not believed.
+fn absent(world: &Snapshot, old: &Instance, asked_at: Timestamp) -> Option<Change> {
+    let patience = world.fleet.providers.get(&old.provider).map_or(Duration::ZERO, |p| p.absent);
+    let launch = old.launch?;
+    let mut row = old.clone();
+    match old.state {
+        InstanceState::Launching if asked_at > launch.deadline => {
+            row.enter(InstanceState::Gone, world.now);
+        }
+        InstanceState::Planned | InstanceState::Launching | InstanceState::Gone => return None,
+        InstanceState::Live | InstanceState::Exited => {
+            if launch.answered_at.is_some_and(|at| asked_at <= at) {
+                return None;
+            }
+            let since = old.missing_since.unwrap_or(asked_at);
+            let destroyed = old.destroyed_at.is_some_and(|at| asked_at > at);
+            if destroyed || asked_at >= since + patience && old.missing_since.is_some() {
+                row.enter(InstanceState::Gone, world.now);
+            }
+            row.missing_since = Some(since);
+        }
+    }
+    (row != *old).then(|| Change::Instance(Box::new(row)))
+}
+
+fn orphan(
+    world: &Snapshot,
+    provider: &ProviderName,
+    asked_at: Timestamp,
+    seen: &InstanceSeen,
+) -> Change {
+    let orphan = match world.orphans.get(&(provider.clone(), seen.id)) {
+        Some(old) => Orphan { last_seen: old.last_seen.max(asked_at), ..old.clone() },
+        None => Orphan { runner: seen.runner.clone(), first_seen: asked_at, last_seen: asked_at },
+    };
+    Change::Orphan(provider.clone(), seen.id, Some(orphan))
+}

@@ -1,0 +1,306 @@
+//! Demand meets supply: oldest job first over all tenants, and no job waits behind one that is blocked.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque, btree_set};
+use std::sync::Arc;
+
+use super::Plan;
+use super::room::{Room, unfit};
+use crate::job::{JobKey, JobState};
+use crate::label::{Label, Wanted};
+use crate::name::{ForgeName, PoolName};
+use crate::pool::Pool;
+use crate::reason::{Reason, Wait};
+use crate::runner::{
+    Instance, InstanceId, InstanceState, Outcome, Purpose, Registration, Runner, RunnerId,
+    RunnerState, Since,
+};
+use crate::snapshot::{Change, Class, Snapshot};
+use crate::tenant::Scope;
+use crate::time::Timestamp;
+
+/// Runners that could still take a job, by pool and scope; the soonest to be ready first.
+type Supply<'a> = BTreeMap<(&'a PoolName, &'a Scope), VecDeque<RunnerId>>;
+
+/// One kind of job on its way through the plan.
+struct Line<'a> {
+    class: &'a Class,
+    /// Pools that could serve it, the fewest needless labels first.
+    pools: Vec<&'a Pool>,
+    jobs: btree_set::Iter<'a, (Timestamp, JobKey)>,
+}
+
+struct Planner<'a> {
+    world: &'a Snapshot,
+    room: Room<'a>,
+    supply: Supply<'a>,
+    plan: Plan,
+    next_runner: RunnerId,
+    next_instance: InstanceId,
+}
+
+pub(super) fn serve(world: &Snapshot) -> Plan {
+    let mut planner = Planner {
+        world,
+        room: Room::new(world),
+        supply: supply(world),
+        plan: Plan::default(),
+        next_runner: world.next_runner,
+        next_instance: world.next_instance,
+    };
+    planner.demand();
+    planner.not_demand();
+    planner.surplus();
+    if planner.next_runner != world.next_runner {
+        let (runner, instance) = (planner.next_runner, planner.next_instance);
+        planner.plan.changes.push(Change::Next { runner, instance });
+    }
+    planner.plan
+}
+
+fn supply(world: &Snapshot) -> Supply<'_> {
+    let mut supply = Supply::new();
+    for state in [RunnerState::Idle, RunnerState::Starting, RunnerState::Pending] {
+        for runner in world.runners_in(state) {
+            let of_kind = supply.entry((&runner.pool, &runner.scope)).or_default();
+            of_kind.push_back(runner.id);
+        }
+    }
+    supply
+}
+
+impl<'a> Planner<'a> {
+    fn demand(&mut self) {
+        let pools = Pools::new(self.world);
+        let mut lines: Vec<Line<'a>> = self
+            .world
+            .queue
+            .iter()
+            .map(|(class, jobs)| Line { class, pools: pools.for_class(class), jobs: jobs.iter() })
+            .collect();
+        let mut heads = BinaryHeap::new();
+        for (index, line) in lines.iter_mut().enumerate() {
+            heads.extend(line.jobs.next().map(|head| Reverse((head, index))));
+        }
+        while let Some(Reverse(((_, job), index))) = heads.pop() {
+            let line = &mut lines[index];
+            match self.serve_one(line) {
+                Ok(reason) => {
+                    self.wait(job, Arc::new([reason]));
+                    heads.extend(line.jobs.next().map(|head| Reverse((head, index))));
+                }
+                Err(obstacles) => {
+                    let reasons: Arc<[Reason]> = obstacles.into();
+                    self.wait(job, reasons.clone());
+                    for (_, job) in line.jobs.by_ref() {
+                        self.wait(job, reasons.clone());
+                    }
+                }
+            }
+        }
+    }
+
+    fn wait(&mut self, job: &JobKey, reasons: Arc<[Reason]>) {
+        self.plan.waits.push(Wait { job: job.clone(), reasons });
+    }
+
+    /// Finds a runner for the next job of a line, or makes one, or says everything that forbids it.
+    fn serve_one(&mut self, line: &Line<'a>) -> Result<Reason, Vec<Reason>> {
+        let Class { tenant, scope, wanted, trust } = line.class;
+        for pool in line.pools.iter().filter(|pool| unfit(pool, *trust).is_none()) {
+            let of_kind = self.supply.get_mut(&(&pool.name, scope));
+            if let Some(id) = of_kind.and_then(VecDeque::pop_front) {
+                let idle = self.world.runner(id).is_some_and(|r| r.state == RunnerState::Idle);
+                return Ok(if idle { Reason::RunnerIdle(id) } else { Reason::RunnerStarting(id) });
+            }
+        }
+        let mut obstacles = BTreeSet::new();
+        if line.pools.is_empty() {
+            let nearest = nearest(self.world, &tenant.forge, scope, wanted);
+            return Err(vec![Reason::NoPoolHasLabels { wanted: wanted.clone(), nearest }]);
+        }
+        let at_cap = self.room.at_cap(tenant, scope);
+        for pool in &line.pools {
+            let mut found = self.room.obstacles(pool, scope);
+            found.extend(unfit(pool, *trust));
+            if found.is_empty() && at_cap.is_none() {
+                return Ok(Reason::RunnerStarting(self.make(pool, scope)));
+            }
+            obstacles.extend(found);
+        }
+        obstacles.extend(at_cap);
+        Err(obstacles.into_iter().collect())
+    }
+
+    /// One more runner, with the instance to carry it.
+    fn make(&mut self, pool: &Pool, scope: &Scope) -> RunnerId {
+        let (id, instance) = (self.next_runner, self.next_instance);
+        self.next_runner = RunnerId(id.0 + 1);
+        self.next_instance = InstanceId(instance.0 + 1);
+        let now = self.world.now;
+        let mut since = Since::default();
+        since.enter(RunnerState::Pending, now);
+        let runner = Runner {
+            id,
+            name: Runner::name_for(&self.world.installation, &pool.name, id),
+            pool: pool.name.clone(),
+            forge: pool.forge.clone(),
+            scope: scope.clone(),
+            group: pool.group.clone(),
+            labels: pool.labels.clone(),
+            instance,
+            state: RunnerState::Pending,
+            since,
+            registration: Registration::Unknown,
+            job: None,
+            job_ended_at: None,
+            outcome: None,
+            hold: None,
+        };
+        let instance = Instance {
+            id: instance,
+            provider: pool.provider.clone(),
+            pool: pool.name.clone(),
+            purpose: Purpose::Runner(id),
+            needs: pool.needs.clone(),
+            node: None,
+            epoch: self.world.epoch,
+            state: InstanceState::Planned,
+            created_at: now,
+            launch: None,
+            exit: None,
+            missing_since: None,
+            destroyed_at: None,
+            gone_at: None,
+        };
+        self.room.use_up(pool, scope);
+        self.plan.changes.push(Change::Instance(Box::new(instance)));
+        self.plan.changes.push(Change::Runner(Box::new(runner)));
+        id
+    }
+
+    /// Open jobs that are not demand wait too, and are told why.
+    fn not_demand(&mut self) {
+        let world = self.world;
+        for job in world.open.iter().filter_map(|key| world.job(key)) {
+            let missing = job.doubt.and_then(|doubt| doubt.missing_since);
+            let reason = match (job.attempt.state, missing) {
+                (JobState::Waiting, _) => Reason::HeldByForge,
+                (JobState::Queued, Some(since)) if !job.is_demand() => {
+                    Reason::UnknownToForge { since }
+                }
+                (JobState::Queued | JobState::InProgress | JobState::Completed, _) => continue,
+            };
+            self.wait(&job.key, Arc::new([reason]));
+        }
+    }
+
+    /// What no job needs: kept up to `min_idle` in each listed scope, removed beyond it once it has
+    /// idled long enough.
+    fn surplus(&mut self) {
+        let supply = std::mem::take(&mut self.supply);
+        for ((pool, scope), runners) in &supply {
+            let Some(declared) = self.world.fleet.pools.get(*pool) else { continue };
+            let kept = if declared.scopes.contains(scope) { declared.min_idle } else { 0 };
+            let kept = usize::try_from(kept).unwrap_or(usize::MAX);
+            for id in runners.iter().skip(kept) {
+                self.dismiss(declared, *id);
+            }
+        }
+        for pool in self.world.fleet.pools.values().filter(|pool| pool.min_idle > 0) {
+            for scope in &pool.scopes {
+                let spare = supply.get(&(&pool.name, scope)).map_or(0, VecDeque::len);
+                let missing = usize::try_from(pool.min_idle).unwrap_or(usize::MAX);
+                self.top_up(pool, scope, missing.saturating_sub(spare));
+            }
+        }
+    }
+
+    fn top_up(&mut self, pool: &Pool, scope: &Scope, missing: usize) {
+        for _ in 0..missing {
+            let blocked = self.room.owner_at_cap(&pool.forge, scope)
+                || !self.room.obstacles(pool, scope).is_empty();
+            if blocked {
+                break;
+            }
+            self.make(pool, scope);
+        }
+    }
+
+    fn dismiss(&mut self, pool: &Pool, id: RunnerId) {
+        let world = self.world;
+        let Some(runner) = world.runner(id) else { return };
+        let never_called = world.instance(runner.instance).is_some_and(|i| i.launch.is_none());
+        let idled = runner.since.at(RunnerState::Idle).is_some_and(|since| {
+            runner.state == RunnerState::Idle && world.now.since(since) >= pool.limits.idle
+        });
+        if (never_called || idled) && runner.hold.is_none() {
+            let mut runner = runner.clone();
+            runner.enter(RunnerState::Draining, Some(Outcome::Surplus), world.now);
+            self.plan.changes.push(Change::Runner(Box::new(runner)));
+        }
+    }
+}
+
+/// Pools by the labels they offer, so that a class finds its pools without trying all of them.
+struct Pools<'a> {
+    all: Vec<&'a Pool>,
+    offering: BTreeMap<&'a Label, Vec<&'a Pool>>,
+}
+
+impl<'a> Pools<'a> {
+    fn new(world: &'a Snapshot) -> Self {
+        let all: Vec<&Pool> = world.fleet.pools.values().collect();
+        let mut offering: BTreeMap<&Label, Vec<&Pool>> = BTreeMap::new();
+        for pool in &all {
+            for label in pool.labels.iter() {
+                offering.entry(label).or_default().push(pool);
+            }
+        }
+        Self { all, offering }
+    }
+
+    fn for_class(&self, class: &Class) -> Vec<&'a Pool> {
+        let Wanted::AllOf(labels) = &class.wanted;
+        let none = Vec::new();
+        let nearest = labels
+            .iter()
+            .map(|label| self.offering.get(label).unwrap_or(&none))
+            .min_by_key(|pools| pools.len())
+            .unwrap_or(&self.all);
+        let mut fit: Vec<&Pool> = nearest
+            .iter()
+            .copied()
+            .filter(|pool| serves(pool, &class.tenant.forge, &class.scope))
+            .filter(|pool| class.wanted.satisfied_by(&pool.labels))
+            .collect();
+        fit.sort_by_key(|pool| pool.labels.len());
+        fit
+    }
+}
+
+fn serves(pool: &Pool, forge: &ForgeName, scope: &Scope) -> bool {
+    pool.forge == *forge && (pool.scopes.is_empty() || pool.scopes.contains(scope))
+}
+
+/// The pool that lacks the fewest of the wanted labels, and which those are.
+fn nearest(
+    world: &Snapshot,
+    forge: &ForgeName,
+    scope: &Scope,
+    wanted: &Wanted,
+) -> Option<(PoolName, Arc<str>)> {
+    let Wanted::AllOf(wanted) = wanted;
+    let lacking = |pool: &Pool| {
+        let offered: BTreeSet<&Label> = pool.labels.iter().collect();
+        wanted.iter().filter(|l| !offered.contains(l)).map(Label::to_string).collect::<Vec<_>>()
+    };
+    let (pool, lacks) = world
+        .fleet
+        .pools
+        .values()
+        .filter(|pool| serves(pool, forge, scope))
+        .map(|pool| (pool, lacking(pool)))
+        .min_by_key(|(_, lacks)| lacks.len())?;
+    Some((pool.name.clone(), lacks.join(", ").into()))
+}

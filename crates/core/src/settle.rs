@@ -1,0 +1,182 @@
+//! What follows from the facts and from the passing of time, runner by runner: boots that took too
+//! long, jobs that are over, instances that ended. No decision about demand is made here.
+
+use std::time::Duration;
+
+use crate::job::JobKey;
+use crate::observe::{doubted, failed_again};
+use crate::pool::Limits;
+use crate::reason::BackoffKey;
+use crate::runner::{Instance, InstanceState, Outcome, Registration, Runner, RunnerState};
+use crate::snapshot::{Change, Snapshot};
+use crate::time::Timestamp;
+
+/// How long a runner that is gone stays known, so that late facts about it are understood.
+const GONE_KEPT: Duration = Duration::from_hours(1);
+/// How long an ended job stays known: the time in which GitHub redelivers (3 days; 7 on
+/// Enterprise Server), so that a redelivery cannot revive it.
+const ENDED_KEPT: Duration = Duration::from_hours(7 * 24);
+/// Most rows forgotten in one step.
+const FORGET_MAX: usize = 200;
+
+/// The rows that change without anything new having been seen. Apply them and ask again until there
+/// are none; each runner passes through at most every state once, so that ends.
+pub fn settle(world: &Snapshot) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for old in world.runners() {
+        if old.state == RunnerState::Gone {
+            let gone = old.since.at(RunnerState::Gone).unwrap_or(world.now);
+            if world.now.since(gone) >= GONE_KEPT && changes.len() < FORGET_MAX {
+                changes.push(Change::ForgetRunner(old.id));
+            }
+            continue;
+        }
+        let Some(instance) = world.instance(old.instance) else { continue };
+        let (runner, new_instance) = step(world, old, instance);
+        changes.extend(consequences(world, old, &runner));
+        if new_instance != *instance {
+            changes.push(Change::Instance(Box::new(new_instance)));
+        }
+        if runner != *old {
+            changes.push(Change::Runner(Box::new(runner)));
+        }
+    }
+    let end = world.now - ENDED_KEPT;
+    let old = world.ended.iter().take_while(|(at, _)| *at < end).take(FORGET_MAX);
+    changes.extend(old.map(|(_, key)| Change::ForgetJob(key.clone())));
+    changes
+}
+
+/// Moves a runner as far right as what is known allows.
+fn step(world: &Snapshot, runner: &Runner, instance: &Instance) -> (Runner, Instance) {
+    let (mut runner, mut instance) = (runner.clone(), instance.clone());
+    let declared = world.fleet.pools.get(&runner.pool);
+    let limits = declared.map_or_else(Limits::default, |pool| pool.limits);
+    let now = world.now;
+    loop {
+        let before = runner.state;
+        match before {
+            RunnerState::Pending => pending(&mut runner, &instance, now),
+            RunnerState::Starting | RunnerState::Idle => {
+                waiting(&mut runner, &instance, &limits, now);
+            }
+            RunnerState::Draining => draining(&mut runner, &instance, now),
+            RunnerState::Busy => busy(&mut runner, &instance, &limits, now),
+            RunnerState::Stopping => stopping(&mut runner, &mut instance, now),
+            RunnerState::Gone => {}
+        }
+        if declared.is_none() && runner.state.is_supply() {
+            runner.enter(RunnerState::Draining, Some(Outcome::Surplus), now);
+        }
+        if runner.state == before {
+            return (runner, instance);
+        }
+    }
+}
+
+fn pending(runner: &mut Runner, instance: &Instance, now: Timestamp) {
+    match instance.state {
+        InstanceState::Planned | InstanceState::Launching => {}
+        InstanceState::Live => runner.enter(RunnerState::Starting, None, now),
+        InstanceState::Exited => {
+            runner.enter(RunnerState::Draining, Some(Outcome::Died), now);
+        }
+        InstanceState::Gone => {
+            runner.enter(RunnerState::Draining, Some(Outcome::LaunchLost), now);
+        }
+    }
+}
+
+fn waiting(runner: &mut Runner, instance: &Instance, limits: &Limits, now: Timestamp) {
+    let past = |state, limit| runner.since.at(state).is_some_and(|at| now.since(at) >= limit);
+    let ended = instance.state >= InstanceState::Exited;
+    let never_online =
+        runner.state == RunnerState::Starting && past(RunnerState::Starting, limits.boot);
+    let outcome = if ended {
+        Outcome::Died
+    } else if never_online {
+        Outcome::NeverOnline
+    } else if past(RunnerState::Pending, limits.lifetime) {
+        Outcome::Lifetime
+    } else {
+        return;
+    };
+    runner.enter(RunnerState::Draining, Some(outcome), now);
+}
+
+fn draining(runner: &mut Runner, instance: &Instance, now: Timestamp) {
+    // Without a launch call there is neither a registration nor an instance. With one, only the
+    // forge's word that the registration is gone proves that no job can be on it.
+    let never_called = instance.launch.is_none();
+    if never_called || runner.registration == Registration::Removed {
+        runner.enter(RunnerState::Stopping, Some(Outcome::Surplus), now);
+    }
+}
+
+fn busy(runner: &mut Runner, instance: &Instance, limits: &Limits, now: Timestamp) {
+    if runner.hold.is_some() {
+        return;
+    }
+    let exited = instance.exit.is_some();
+    let outcome = if instance.state == InstanceState::Gone {
+        Outcome::Lost
+    } else if let Some(ended) = runner.job_ended_at {
+        // The runner still reports and cleans up after its job's end; let it leave by itself.
+        if !exited && now.since(ended) < limits.finish {
+            return;
+        }
+        Outcome::Finished
+    } else if let Some(exit) = instance.exit {
+        // The forge's word on the job is usually a moment behind the runner's exit.
+        if now.since(exit.at) < limits.finish {
+            return;
+        }
+        Outcome::Lost
+    } else {
+        let since = runner.since.at(RunnerState::Busy).unwrap_or(now);
+        if limits.job.is_none_or(|limit| now.since(since) < limit) {
+            return;
+        }
+        Outcome::TimedOut
+    };
+    runner.enter(RunnerState::Stopping, Some(outcome), now);
+}
+
+fn stopping(runner: &mut Runner, instance: &mut Instance, now: Timestamp) {
+    if instance.state == InstanceState::Planned {
+        instance.enter(InstanceState::Gone, now);
+    }
+    if instance.state == InstanceState::Gone {
+        runner.enter(RunnerState::Gone, None, now);
+    }
+}
+
+/// What a runner's move means for its pool and its job.
+fn consequences(world: &Snapshot, old: &Runner, new: &Runner) -> Vec<Change> {
+    let mut changes = Vec::new();
+    let failed = match new.outcome {
+        Some(Outcome::Died) => Some("a runner ended before it had a job"),
+        Some(Outcome::NeverOnline) => Some("a runner did not come online within the boot limit"),
+        Some(Outcome::LaunchLost) => Some("a launch was never answered and left nothing behind"),
+        Some(
+            Outcome::Finished
+            | Outcome::Surplus
+            | Outcome::Lifetime
+            | Outcome::TimedOut
+            | Outcome::LaunchFailed
+            | Outcome::Lost
+            | Outcome::Ordered,
+        )
+        | None => None,
+    };
+    if let Some(because) = failed.filter(|_| old.outcome.is_none()) {
+        let pool = BackoffKey::Pool(new.pool.clone());
+        changes.push(failed_again(world, pool, &because.into(), false));
+    }
+    let stops = old.state < RunnerState::Stopping && new.state >= RunnerState::Stopping;
+    if stops && new.job_ended_at.is_none() {
+        let open = |key: &JobKey| world.job(key).filter(|job| job.is_open());
+        changes.extend(new.job.as_ref().and_then(open).map(|job| doubted(world, job)));
+    }
+    changes
+}

@@ -1,0 +1,207 @@
+//! What is really there: the virtual forge's jobs and registrations, the virtual provider's instances.
+//! The controller never sees this, only what it is told of it.
+
+use std::collections::BTreeMap;
+
+use remuda_core::Timestamp;
+use remuda_core::job::{Conclusion, JobKey, JobState, RunnerRef, Title};
+use remuda_core::label::{LabelSet, Wanted};
+use remuda_core::name::{ForgeName, NodeName, PoolName, ProviderName, RunnerName};
+use remuda_core::observation::{Condition, InstanceSeen, JobSeen, RunnerSeen, Source};
+use remuda_core::runner::{InstanceId, RunnerId};
+use remuda_core::tenant::{Repository, Scope, Tenant};
+
+use crate::rng::Rng;
+
+/// A job at the forge.
+#[derive(Clone, Debug)]
+pub(crate) struct TrueJob {
+    pub(crate) tenant: Tenant,
+    pub(crate) scope: Scope,
+    pub(crate) repository: Repository,
+    pub(crate) labels: LabelSet,
+    pub(crate) state: JobState,
+    pub(crate) conclusion: Option<Conclusion>,
+    /// The registration that has it.
+    pub(crate) runner: Option<u64>,
+    pub(crate) named: Option<RunnerRef>,
+    pub(crate) queued_at: Timestamp,
+    pub(crate) started_at: Option<Timestamp>,
+    pub(crate) completed_at: Option<Timestamp>,
+    /// How often it was started.
+    pub(crate) starts: u32,
+}
+
+/// A registration at the forge.
+#[derive(Clone, Debug)]
+pub(crate) struct TrueRunner {
+    pub(crate) name: RunnerName,
+    pub(crate) scope: Scope,
+    pub(crate) labels: LabelSet,
+    pub(crate) online: bool,
+    pub(crate) job: Option<u64>,
+    pub(crate) had_job: bool,
+}
+
+/// An instance at the provider.
+#[derive(Clone, Debug)]
+pub(crate) struct TrueInstance {
+    pub(crate) provider: ProviderName,
+    pub(crate) pool: PoolName,
+    pub(crate) scope: Scope,
+    pub(crate) name: RunnerName,
+    pub(crate) registration: u64,
+    pub(crate) exited: Option<i32>,
+}
+
+/// What is really there.
+#[derive(Clone, Debug)]
+pub(crate) struct Truth {
+    pub(crate) forge: ForgeName,
+    pub(crate) jobs: BTreeMap<u64, TrueJob>,
+    pub(crate) runners: BTreeMap<u64, TrueRunner>,
+    pub(crate) instances: BTreeMap<InstanceId, TrueInstance>,
+    pub(crate) next_registration: u64,
+    /// How often each runner was registered: more than once is launching twice.
+    pub(crate) registered: BTreeMap<RunnerId, u32>,
+    /// Instances ever made.
+    pub(crate) made: u32,
+}
+
+impl Truth {
+    pub(crate) fn new(forge: ForgeName) -> Self {
+        Self {
+            forge,
+            jobs: BTreeMap::new(),
+            runners: BTreeMap::new(),
+            instances: BTreeMap::new(),
+            next_registration: 1000,
+            registered: BTreeMap::new(),
+            made: 0,
+        }
+    }
+
+    /// The forge's rule: any queued job goes to any idle, online runner of its scope that has all its
+    /// labels. Gives the jobs that began.
+    pub(crate) fn assign(&mut self, now: Timestamp, rng: &mut Rng) -> Vec<u64> {
+        let mut begun = Vec::new();
+        let queued: Vec<u64> = self
+            .jobs
+            .iter()
+            .filter(|(_, j)| j.state == JobState::Queued)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in queued {
+            let job = &self.jobs[&id];
+            let fit = |r: &TrueRunner| {
+                r.online
+                    && r.job.is_none()
+                    && !r.had_job
+                    && r.scope == job.scope
+                    && r.labels.satisfies(&job.labels)
+            };
+            let idle: Vec<u64> =
+                self.runners.iter().filter(|(_, r)| fit(r)).map(|(id, _)| *id).collect();
+            let Some(chosen) = rng.pick(&idle) else { continue };
+            let runner = self.runners.get_mut(&chosen).expect("it was just listed");
+            runner.job = Some(id);
+            runner.had_job = true;
+            let name = runner.name.clone();
+            let job = self.jobs.get_mut(&id).expect("it was just listed");
+            job.state = JobState::InProgress;
+            job.runner = Some(chosen);
+            job.named = Some(RunnerRef { id: chosen, name });
+            job.started_at = Some(now);
+            job.starts += 1;
+            begun.push(id);
+        }
+        begun
+    }
+
+    /// Ends a job; its runner's registration ends with it.
+    pub(crate) fn complete(&mut self, id: u64, conclusion: Conclusion, now: Timestamp) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        if job.state == JobState::Completed {
+            return;
+        }
+        job.state = JobState::Completed;
+        job.conclusion = Some(conclusion);
+        job.completed_at = Some(now);
+        if let Some(runner) = job.runner.take() {
+            self.runners.remove(&runner);
+        }
+    }
+
+    /// Puts a started job back under the same id; its runner's registration ends.
+    pub(crate) fn put_back(&mut self, id: u64) {
+        let Some(job) = self.jobs.get_mut(&id).filter(|j| j.state == JobState::InProgress) else {
+            return;
+        };
+        job.state = JobState::Queued;
+        job.named = None;
+        job.started_at = None;
+        if let Some(runner) = job.runner.take() {
+            self.runners.remove(&runner);
+        }
+    }
+
+    /// What the forge says of a job.
+    pub(crate) fn tell(&self, id: u64, source: Source) -> Option<JobSeen> {
+        let job = self.jobs.get(&id)?;
+        Some(JobSeen {
+            key: JobKey::rest(&self.forge, id),
+            state: job.state,
+            conclusion: job.conclusion,
+            tenant: job.tenant.clone(),
+            scope: job.scope.clone(),
+            repository: job.repository.clone(),
+            wanted: Wanted::AllOf(job.labels.clone()),
+            runner: job.named.clone(),
+            title: Title::default(),
+            queued_at: Some(job.queued_at),
+            started_at: job.started_at,
+            completed_at: job.completed_at,
+            source,
+        })
+    }
+
+    /// The open jobs of a scope.
+    pub(crate) fn list_jobs(&self, scope: &Scope, asked_at: Timestamp) -> Vec<JobSeen> {
+        let open = |job: &TrueJob| job.scope == *scope && job.state < JobState::Completed;
+        let ids = self.jobs.iter().filter(|(_, job)| open(job)).map(|(id, _)| *id);
+        ids.filter_map(|id| self.tell(id, Source::Read { asked_at })).collect()
+    }
+
+    /// The registrations of a scope.
+    pub(crate) fn list_runners(&self, scope: &Scope) -> Vec<RunnerSeen> {
+        let here = self.runners.iter().filter(|(_, runner)| runner.scope == *scope);
+        here.map(|(id, runner)| RunnerSeen {
+            id: *id,
+            name: runner.name.clone(),
+            online: runner.online,
+            busy: runner.job.is_some(),
+        })
+        .collect()
+    }
+
+    /// What a provider has.
+    pub(crate) fn list_instances(&self, provider: &ProviderName) -> Vec<InstanceSeen> {
+        let own = self.instances.iter().filter(|(_, instance)| instance.provider == *provider);
+        own.map(|(id, instance)| InstanceSeen {
+            id: *id,
+            runner: Some(instance.name.clone()),
+            node: NodeName::new("node").ok(),
+            condition: match instance.exited {
+                None => Condition::Running,
+                Some(code) => Condition::Exited(Some(code)),
+            },
+        })
+        .collect()
+    }
+
+    /// The job that is really on an instance right now.
+    pub(crate) fn job_on(&self, id: InstanceId) -> Option<u64> {
+        let instance = self.instances.get(&id).filter(|instance| instance.exited.is_none())?;
+        self.runners.get(&instance.registration)?.job
+    }
+}
