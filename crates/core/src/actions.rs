@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::action::{Action, Deregister, Destroy, Launch, Look};
-use crate::fleet::{Polls, Provider};
+use crate::fleet::Polls;
 use crate::job::{Job, JobState};
-use crate::name::{ForgeName, ProviderName};
+use crate::name::{ForgeName, Login, ProviderName};
 use crate::observation::Subject;
 use crate::observe::backoff;
+use crate::reason::BackoffKey;
 use crate::runner::{Instance, InstanceState, Registration, Runner, RunnerState};
 use crate::snapshot::Snapshot;
 use crate::tenant::Scope;
@@ -30,10 +31,12 @@ const DOUBT_LONGEST: Duration = Duration::from_mins(10);
 /// Every call that is due at `world.now`: launches first, looks last. The order is the order of
 /// service where a budget does not suffice for all.
 pub fn actions(world: &Snapshot) -> Vec<Action> {
-    let mut due = launches(world);
-    due.extend(deregistrations(world));
-    due.extend(destructions(world));
-    due.extend(looks(world).into_iter().map(Action::Look));
+    let mut patience = Patience::new(world);
+    let mut due = launches(world, &mut patience);
+    let scopes = scopes(world);
+    due.extend(deregistrations(world, &patience));
+    due.extend(destructions(world, &scopes));
+    due.extend(looks(world, &scopes, &patience).into_iter().map(Action::Look));
     due
 }
 
@@ -43,7 +46,60 @@ fn patient(world: &Snapshot, subject: &Subject) -> bool {
     looked.failed_at.is_none_or(|at| world.now >= at + backoff(looked.failures))
 }
 
-fn launches(world: &Snapshot) -> Vec<Action> {
+/// Owners whose calls the forge limits, and what failures make us wait with, tried once again where
+/// the wait is over.
+struct Patience<'a> {
+    world: &'a Snapshot,
+    limited: BTreeSet<(&'a ForgeName, &'a Login)>,
+    trying: BTreeSet<BackoffKey>,
+}
+
+impl<'a> Patience<'a> {
+    fn new(world: &'a Snapshot) -> Self {
+        let mut limited = BTreeSet::new();
+        for (key, backoff) in world.backoffs() {
+            if let BackoffKey::Scope(forge, scope) = key
+                && backoff.full
+                && backoff.until > world.now
+            {
+                limited.insert((forge, scope.owner()));
+            }
+        }
+        let mut trying = BTreeSet::new();
+        let failing = !world.backoffs.is_empty();
+        for runner in world.runners().filter(|_| failing) {
+            let Some(instance) = world.instance(runner.instance) else { continue };
+            let booting = runner.state == RunnerState::Starting;
+            if booting || runner.state < RunnerState::Idle && instance.may_still_land(world.now) {
+                trying.extend(BackoffKey::of(runner, instance));
+            }
+        }
+        Self { world, limited, trying }
+    }
+
+    /// True if a call for `scope` may be made as far as the forge's limits go.
+    fn allows(&self, forge: &ForgeName, scope: &Scope) -> bool {
+        self.world.limited_until(forge).is_none() && !self.limited.contains(&(forge, scope.owner()))
+    }
+
+    /// Takes a launch that may be made after failures, so that no second one is until it has shown.
+    fn tries(&mut self, runner: &Runner, instance: &Instance) -> bool {
+        let failed = BackoffKey::of(runner, instance)
+            .into_iter()
+            .filter(|key| self.world.backoffs.contains_key(key));
+        let failed: Vec<BackoffKey> = failed.collect();
+        let waits = |key: &BackoffKey| {
+            self.world.backoffs.get(key).is_some_and(|backoff| backoff.until > self.world.now)
+        };
+        let held_back = failed.iter().any(|key| waits(key) || self.trying.contains(key));
+        if !held_back {
+            self.trying.extend(failed);
+        }
+        !held_back
+    }
+}
+
+fn launches(world: &Snapshot, patience: &mut Patience<'_>) -> Vec<Action> {
     let mut under_way: BTreeMap<&ProviderName, u32> = BTreeMap::new();
     for instance in world.instances().filter(|instance| instance.may_still_land(world.now)) {
         *under_way.entry(&instance.provider).or_default() += 1;
@@ -56,8 +112,9 @@ fn launches(world: &Snapshot) -> Vec<Action> {
         let (Some(pool), Some(provider)) = (pool, provider) else { continue };
         let taken = under_way.entry(&instance.provider).or_default();
         let ready = instance.state == InstanceState::Planned
-            && world.limited_until(&runner.forge).is_none()
-            && *taken < provider.launches_max;
+            && patience.allows(&runner.forge, &runner.scope)
+            && *taken < provider.launches_max
+            && patience.tries(runner, instance);
         if !ready {
             continue;
         }
@@ -81,7 +138,7 @@ fn launches(world: &Snapshot) -> Vec<Action> {
     due
 }
 
-fn deregistrations(world: &Snapshot) -> Vec<Action> {
+fn deregistrations(world: &Snapshot, patience: &Patience<'_>) -> Vec<Action> {
     let runners = world.runners().filter_map(|runner| {
         let instance = world.instance(runner.instance)?;
         deregistration_due(world, runner, instance).then(|| {
@@ -111,7 +168,7 @@ fn deregistrations(world: &Snapshot) -> Vec<Action> {
     });
     runners
         .chain(strays)
-        .filter(|call| world.limited_until(&call.forge).is_none() && patient(world, &call.subject))
+        .filter(|call| patience.allows(&call.forge, &call.scope) && patient(world, &call.subject))
         .map(Action::Deregister)
         .collect()
 }
@@ -126,7 +183,7 @@ fn deregistration_due(world: &Snapshot, runner: &Runner, instance: &Instance) ->
         RunnerState::Draining => {
             runner.registration != Registration::Removed && !instance.may_still_land(world.now)
         }
-        RunnerState::Busy if runner.job.is_none() => {
+        RunnerState::Busy if runner.is_unexplained() => {
             let since = runner.since.at(RunnerState::Busy).unwrap_or(world.now);
             world.now.since(since) >= BUSY_UNEXPLAINED && rested(BUSY_UNEXPLAINED)
         }
@@ -139,7 +196,7 @@ fn deregistration_due(world: &Snapshot, runner: &Runner, instance: &Instance) ->
     }
 }
 
-fn destructions(world: &Snapshot) -> Vec<Action> {
+fn destructions(world: &Snapshot, scopes: &BTreeMap<Place, Polled>) -> Vec<Action> {
     let stopping = world.runners_in(RunnerState::Stopping).filter_map(|runner| {
         let instance = world.instance(runner.instance)?;
         let exists = match instance.state {
@@ -152,13 +209,18 @@ fn destructions(world: &Snapshot) -> Vec<Action> {
     });
     let orphans = world.orphans.iter().filter(|(_, orphan)| {
         let seen_twice = orphan.last_seen >= orphan.first_seen + STRAY_GRACE;
-        let registered =
-            world.strays.values().any(|stray| Some(&stray.name) == orphan.runner.as_ref());
-        let swept = scopes(world).iter().all(|(forge, scope)| {
-            let subject = Subject::Runners(forge.clone(), scope.clone());
-            world.looked(&subject).asked_at.is_some_and(|at| at > orphan.first_seen)
+        let row = orphan.runner.as_ref().and_then(|name| world.runner_named(name));
+        let gone_at = row.map_or(Some(orphan.first_seen), |r| r.since.at(RunnerState::Gone));
+        // Its registration goes first: it alone tells whether a job is on it. One that does not say
+        // whom it carries may carry any.
+        let registered = world
+            .strays
+            .values()
+            .any(|stray| orphan.runner.as_ref().is_none_or(|name| *name == stray.name));
+        let swept = gone_at.is_some_and(|gone_at| {
+            let since = gone_at.max(orphan.first_seen);
+            scopes.values().all(|polled| polled.asked_at.is_some_and(|at| at > since))
         });
-        // Its registration goes first: it alone tells whether a job is on it.
         seen_twice && !registered && swept
     });
     let orphans =
@@ -170,27 +232,38 @@ fn destructions(world: &Snapshot) -> Vec<Action> {
         .collect()
 }
 
-fn looks(world: &Snapshot) -> Vec<Look> {
-    let mut due = job_looks(world);
-    for (forge, scope) in scopes(world) {
-        if world.limited_until(&forge).is_some() {
-            continue;
-        }
-        let polls = world.fleet.forges.get(&forge).map_or_else(Polls::default, |f| f.polls);
-        let every = registrations_every(world, &forge, &scope, &polls);
-        if look_due(world, &Subject::Runners(forge.clone(), scope.clone()), every) {
-            due.push(Look::Runners { forge: forge.clone(), scope: scope.clone() });
-        }
-        if look_due(world, &Subject::Jobs(forge.clone(), scope.clone()), polls.jobs) {
-            due.push(Look::Jobs { forge, scope });
-        }
-    }
+/// Where runners register.
+type Place = (ForgeName, Scope);
+
+/// How often a scope's registrations are listed, and when they last were.
+struct Polled {
+    every: Duration,
+    asked_at: Option<Timestamp>,
+}
+
+/// What is due, what lets the most move on first: reads of single jobs are the most and can wait.
+fn looks(world: &Snapshot, scopes: &BTreeMap<Place, Polled>, patience: &Patience<'_>) -> Vec<Look> {
+    let mut due = Vec::new();
+    let awaited = awaited(world);
     for provider in world.fleet.providers.values() {
-        let every = if awaited(world, provider) { AWAITED } else { provider.poll };
+        let every = if awaited.contains(&provider.name) { AWAITED } else { provider.poll };
         if look_due(world, &Subject::Instances(provider.name.clone()), every) {
             due.push(Look::Instances { provider: provider.name.clone() });
         }
     }
+    for ((forge, scope), polled) in scopes {
+        if !patience.allows(forge, scope) {
+            continue;
+        }
+        let polls = world.fleet.forges.get(forge).map_or_else(Polls::default, |f| f.polls);
+        if look_due(world, &Subject::Runners(forge.clone(), scope.clone()), polled.every) {
+            due.push(Look::Runners { forge: forge.clone(), scope: scope.clone() });
+        }
+        if look_due(world, &Subject::Jobs(forge.clone(), scope.clone()), polls.jobs) {
+            due.push(Look::Jobs { forge: forge.clone(), scope: scope.clone() });
+        }
+    }
+    due.extend(job_looks(world, patience));
     due
 }
 
@@ -199,47 +272,64 @@ fn look_due(world: &Snapshot, subject: &Subject, every: Duration) -> bool {
     patient(world, subject) && looked.asked_at.is_none_or(|at| world.now >= at + every)
 }
 
-/// Every scope worth looking at: declared ones, those jobs came from, those runners are in.
-fn scopes(world: &Snapshot) -> BTreeSet<(ForgeName, Scope)> {
-    let mut all = world.scopes.clone();
+/// Every scope worth looking at: declared ones, those jobs came from, those runners are in. While
+/// something is awaited there, its registrations are listed more often.
+fn scopes(world: &Snapshot) -> BTreeMap<Place, Polled> {
+    let mut all = BTreeMap::new();
+    let mut note = |place: Place, hurry: fn(&Polls) -> Duration| {
+        if let Some(forge) = world.fleet.forges.get(&place.0) {
+            let every = hurry(&forge.polls);
+            let subject = Subject::Runners(place.0.clone(), place.1.clone());
+            let polled = all
+                .entry(place)
+                .or_insert_with(|| Polled { every, asked_at: world.looked(&subject).asked_at });
+            polled.every = polled.every.min(every);
+        }
+    };
+    let seldom = |polls: &Polls| polls.runners * 10;
+    let orphans: fn(&Polls) -> Duration =
+        if world.orphans.is_empty() { seldom } else { |polls| polls.runners };
     for forge in world.fleet.forges.values() {
-        all.extend(forge.scopes.iter().map(|scope| (forge.name.clone(), scope.clone())));
+        for scope in &forge.scopes {
+            note((forge.name.clone(), scope.clone()), orphans);
+        }
     }
-    all.extend(world.runners().map(|runner| (runner.forge.clone(), runner.scope.clone())));
-    all.retain(|(forge, _)| world.fleet.forges.contains_key(forge));
-    all
-}
-
-fn registrations_every(
-    world: &Snapshot,
-    forge: &ForgeName,
-    scope: &Scope,
-    polls: &Polls,
-) -> Duration {
-    let here = |runner: &&Runner| runner.forge == *forge && runner.scope == *scope;
-    let strays = world.strays.keys().any(|key| key.forge == *forge && key.scope == *scope);
-    let mut every =
-        if strays || !world.orphans.is_empty() { polls.runners } else { polls.runners * 10 };
-    for runner in world.runners().filter(here) {
-        match runner.state {
-            RunnerState::Starting => return polls.starting,
+    for place in &world.scopes {
+        note(place.clone(), orphans);
+    }
+    for key in world.strays.keys() {
+        note((key.forge.clone(), key.scope.clone()), |polls| polls.runners);
+    }
+    for runner in world.runners() {
+        let hurry: fn(&Polls) -> Duration = match runner.state {
+            RunnerState::Starting => |polls| polls.starting,
             RunnerState::Pending
             | RunnerState::Idle
             | RunnerState::Draining
             | RunnerState::Busy
-            | RunnerState::Stopping => every = polls.runners,
-            RunnerState::Gone => {}
-        }
+            | RunnerState::Stopping => |polls| polls.runners,
+            RunnerState::Gone => orphans,
+        };
+        note((runner.forge.clone(), runner.scope.clone()), hurry);
     }
-    every
+    all
 }
 
-/// True if the next listing of a provider will let something move on.
-fn awaited(world: &Snapshot, provider: &Provider) -> bool {
-    let asked = world.looked(&Subject::Instances(provider.name.clone())).asked_at;
+/// Providers whose next listing will let something move on.
+fn awaited(world: &Snapshot) -> BTreeSet<&ProviderName> {
+    let mut all = BTreeSet::new();
+    for instance in world.instances().filter(|i| i.state != InstanceState::Gone) {
+        if !all.contains(&instance.provider) && is_awaited(world, instance) {
+            all.insert(&instance.provider);
+        }
+    }
+    all
+}
+
+fn is_awaited(world: &Snapshot, instance: &Instance) -> bool {
+    let asked = world.looked(&Subject::Instances(instance.provider.clone())).asked_at;
     let unseen_since = |at: Timestamp| asked.is_none_or(|asked| asked <= at);
-    let mut own = world.instances().filter(|instance| instance.provider == provider.name);
-    own.any(|instance| match instance.state {
+    match instance.state {
         InstanceState::Planned | InstanceState::Gone => false,
         InstanceState::Launching => instance
             .launch
@@ -248,19 +338,21 @@ fn awaited(world: &Snapshot, provider: &Provider) -> bool {
             let leaving = instance
                 .runner()
                 .and_then(|id| world.runner(id))
+                .filter(|runner| !runner.is_unexplained())
                 .is_some_and(|r| r.state == RunnerState::Busy && r.job_ended_at.is_some())
                 && instance.exit.is_none();
-            let doubtful = instance.missing_since.is_some_and(|since| {
-                world.now >= since + provider.absent && unseen_since(since + provider.absent)
+            let patience = world.fleet.providers.get(&instance.provider).map(|p| p.absent);
+            let doubtful = instance.missing_since.zip(patience).is_some_and(|(since, patience)| {
+                world.now >= since + patience && unseen_since(since + patience)
             });
             leaving || doubtful || instance.destroyed_at.is_some_and(unseen_since)
         }
-    })
+    }
 }
 
-fn job_looks(world: &Snapshot) -> Vec<Look> {
+fn job_looks(world: &Snapshot, patience: &Patience<'_>) -> Vec<Look> {
     let open = world.open.iter().filter_map(|key| world.job(key));
-    open.filter(|job| job_look_due(world, job))
+    open.filter(|job| patience.allows(&job.key.forge, &job.scope) && job_look_due(world, job))
         .map(|job| Look::Job {
             key: job.key.clone(),
             scope: job.scope.clone(),
@@ -282,6 +374,5 @@ fn job_look_due(world: &Snapshot, job: &Job) -> bool {
             && world.now.since(job.attempt.fact_at) >= polls.job
     };
     due && world.fleet.forges.contains_key(&job.key.forge)
-        && world.limited_until(&job.key.forge).is_none()
         && patient(world, &Subject::Job(job.key.clone()))
 }

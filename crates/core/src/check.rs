@@ -30,6 +30,8 @@ pub enum Violation {
     QueueOutOfStep(JobKey),
     /// A number was or will be given twice.
     NumberReused(RunnerId),
+    /// A runner cannot be found by its name.
+    NameReused(RunnerId),
 }
 
 impl fmt::Display for Violation {
@@ -47,6 +49,7 @@ impl fmt::Display for Violation {
             }
             Self::JobOnTwoRunners(job) => write!(f, "job {job} is on two runners"),
             Self::QueueOutOfStep(job) => write!(f, "job {job} and the queue disagree"),
+            Self::NameReused(id) => write!(f, "runner {id} is not found by its name"),
             Self::NumberReused(id) => write!(f, "runner number {id} is not below the next one"),
         }
     }
@@ -84,8 +87,11 @@ fn runners(world: &Snapshot, found: &mut Vec<Violation>) {
         if runner.since.at(runner.state).is_none() {
             found.push(Violation::StateWithoutTime(runner.id));
         }
-        if runner.id >= world.next_runner {
+        if runner.id >= world.next_runner || runner.instance >= world.next_instance {
             found.push(Violation::NumberReused(runner.id));
+        }
+        if world.runner_named(&runner.name).is_none_or(|named| named.id != runner.id) {
+            found.push(Violation::NameReused(runner.id));
         }
         let serves = runner.state == RunnerState::Busy && runner.job_ended_at.is_none();
         if let Some(job) = runner.job.as_ref().filter(|_| serves)
@@ -123,5 +129,10 @@ fn jobs(world: &Snapshot, found: &mut Vec<Violation>) {
         if !agree {
             found.push(Violation::QueueOutOfStep(job.key.clone()));
         }
+    }
+    let queued = world.queue.values().flatten().map(|(_, key)| key);
+    let ended = world.ended.iter().map(|(_, key)| key);
+    for key in queued.chain(ended).chain(&world.open).filter(|key| world.job(key).is_none()) {
+        found.push(Violation::QueueOutOfStep(key.clone()));
     }
 }

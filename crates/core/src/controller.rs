@@ -23,8 +23,12 @@ use crate::time::Timestamp;
 
 /// A call whose end was not reported by then is taken for lost, and asked for again if still wanted.
 pub const CALL_LOST: Duration = Duration::from_mins(3);
-/// Most looks and other cheap calls in flight at once.
+/// Most calls in flight at once, launches apart.
 const CALLS_MAX: usize = 64;
+/// Most looks among them, so that removals never wait behind looks that hang.
+const LOOKS_MAX: usize = 48;
+/// Most rounds of settling in one turn.
+const SETTLE_ROUNDS_MAX: usize = 64;
 
 /// Something the driver brings in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +88,8 @@ pub struct Controller<R = Sound> {
     rules: R,
     world: Snapshot,
     calls: BTreeMap<Subject, Timestamp>,
+    /// Looks in flight that were begun before a hint came, so that their answer may be too old for it.
+    hinted: BTreeSet<Subject>,
     waits: BTreeMap<JobKey, Waiting>,
 }
 
@@ -103,7 +109,8 @@ impl Controller {
 impl<R: Rules> Controller<R> {
     /// Takes over the books, to keep them by these rules.
     pub fn with_rules(world: Snapshot, rules: R) -> Self {
-        Self { rules, world, calls: BTreeMap::new(), waits: BTreeMap::new() }
+        let (calls, hinted, waits) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
+        Self { rules, world, calls, hinted, waits }
     }
 
     /// All that is known.
@@ -133,6 +140,16 @@ impl<R: Rules> Controller<R> {
 
     /// Folds in what was seen, plans, and says what to commit and which calls to begin.
     pub fn turn(&mut self, now: Timestamp, seen: impl IntoIterator<Item = Seen>) -> Turn {
+        let mut batch = self.conclude(now, seen);
+        let plan = self.rules.plan(&self.world);
+        self.take(plan.changes, &mut batch);
+        batch.waits = self.note_waits(plan.waits);
+        let actions = self.begin(&mut batch);
+        Turn { batch, actions }
+    }
+
+    /// Folds in what was seen and what follows from it, and begins nothing: a server's last turn.
+    pub fn conclude(&mut self, now: Timestamp, seen: impl IntoIterator<Item = Seen>) -> Batch {
         self.world.now = self.world.now.max(now);
         let mut batch = Batch::default();
         for seen in seen {
@@ -143,25 +160,32 @@ impl<R: Rules> Controller<R> {
                     for fact in facts {
                         self.fold(&fact, &mut batch);
                     }
+                    if self.hinted.remove(&subject) {
+                        self.look_again(subject, &mut batch);
+                    }
                 }
                 Seen::Hint(subject) => {
-                    let looked = Looked { asked_at: None, ..self.world.looked(&subject) };
-                    self.take(vec![Change::Looked(subject, looked)], &mut batch);
+                    if self.calls.contains_key(&subject) {
+                        self.hinted.insert(subject.clone());
+                    }
+                    self.look_again(subject, &mut batch);
                 }
             }
         }
-        loop {
+        // Forgetting goes in steps; what is left after so many is left to the next turn.
+        for _ in 0..SETTLE_ROUNDS_MAX {
             let changes = self.rules.settle(&self.world);
             if changes.is_empty() {
                 break;
             }
             self.take(changes, &mut batch);
         }
-        let plan = self.rules.plan(&self.world);
-        self.take(plan.changes, &mut batch);
-        batch.waits = self.note_waits(plan.waits);
-        let actions = self.begin(&mut batch);
-        Turn { batch, actions }
+        batch
+    }
+
+    fn look_again(&mut self, subject: Subject, batch: &mut Batch) {
+        let looked = Looked { asked_at: None, ..self.world.looked(&subject) };
+        self.take(vec![Change::Looked(subject, looked)], batch);
     }
 
     fn fold(&mut self, fact: &Observation, batch: &mut Batch) {
@@ -203,12 +227,17 @@ impl<R: Rules> Controller<R> {
     fn begin(&mut self, batch: &mut Batch) -> Vec<Action> {
         let now = self.world.now;
         self.calls.retain(|_, lost_at| *lost_at > now);
+        self.hinted.retain(|subject| self.calls.contains_key(subject));
         let mut begun = Vec::new();
         let mut subjects: BTreeSet<Subject> = BTreeSet::new();
         let mut noted = Vec::new();
         for action in self.rules.actions(&self.world) {
             let subject = action.subject();
-            let bounded = matches!(action, Action::Launch(_)) || self.calls.len() < CALLS_MAX;
+            let bounded = match &action {
+                Action::Launch(_) => true,
+                Action::Deregister(_) | Action::Destroy(_) => self.calls.len() < CALLS_MAX,
+                Action::Look(_) => self.calls.len() < LOOKS_MAX,
+            };
             if self.calls.contains_key(&subject) || !bounded || !subjects.insert(subject.clone()) {
                 continue;
             }

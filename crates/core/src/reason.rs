@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::job::JobKey;
 use crate::label::Wanted;
 use crate::name::{ForgeName, PoolName, ProviderName};
-use crate::runner::RunnerId;
+use crate::runner::{Instance, Runner, RunnerId};
 use crate::tenant::{Scope, TenantKey};
 use crate::time::Timestamp;
 
@@ -19,6 +19,17 @@ pub enum BackoffKey {
     Provider(ProviderName),
     /// Registrations in a scope whose forge refuses them.
     Scope(ForgeName, Scope),
+}
+
+impl BackoffKey {
+    /// Everything whose failures concern a runner's launch.
+    pub fn of(runner: &Runner, instance: &Instance) -> [Self; 3] {
+        [
+            Self::Pool(runner.pool.clone()),
+            Self::Provider(instance.provider.clone()),
+            Self::Scope(runner.forge.clone(), runner.scope.clone()),
+        ]
+    }
 }
 
 impl fmt::Display for BackoffKey {

@@ -226,6 +226,13 @@ impl Runner {
         }
     }
 
+    /// True if it is said to be at work and we know of no job that it should be at: one nobody told us
+    /// of, or one that the forge seems to have put back. Only the forge can tell.
+    pub fn is_unexplained(&self) -> bool {
+        self.state == RunnerState::Busy
+            && (self.job.is_none() || self.outcome == Some(Outcome::Lost))
+    }
+
     /// The name runner `id` of `pool` registers under. Ours are told from others' by the
     /// installation. GitHub takes at most 64 characters, so a long pool name is cut.
     pub fn name_for(installation: &InstallationId, pool: &PoolName, id: RunnerId) -> RunnerName {

@@ -118,9 +118,12 @@ fn busy(runner: &mut Runner, instance: &Instance, limits: &Limits, now: Timestam
         return;
     }
     let exited = instance.exit.is_some();
+    // Where its job was put back, as far as we were told, only the forge's removal proves it idle.
+    let removed = runner.registration == Registration::Removed;
+    let over = exited || removed || runner.outcome != Some(Outcome::Lost);
     let outcome = if instance.state == InstanceState::Gone {
         Outcome::Lost
-    } else if let Some(ended) = runner.job_ended_at {
+    } else if let Some(ended) = runner.job_ended_at.filter(|_| over) {
         // The runner still reports and cleans up after its job's end; let it leave by itself.
         if !exited && now.since(ended) < limits.finish {
             return;

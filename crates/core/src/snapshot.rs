@@ -77,7 +77,8 @@ pub struct Backoff {
     pub until: Timestamp,
     /// The last failure, for people.
     pub because: Arc<str>,
-    /// True if the provider said that it is full, which is no fault.
+    /// True if it is no fault: the provider said that it is full, or the forge that an owner's calls
+    /// are too many.
     pub full: bool,
 }
 
@@ -110,7 +111,8 @@ pub struct Orphan {
 pub struct Looked {
     /// When the last successful look was asked.
     pub asked_at: Option<Timestamp>,
-    /// When the last look failed, if none has succeeded since.
+    /// When the last look failed, if none has succeeded since. Of an idle runner: which listing first
+    /// lacked it.
     pub failed_at: Option<Timestamp>,
     /// How many failed in a row.
     pub failures: u32,
@@ -264,6 +266,17 @@ impl Snapshot {
         self.limited.get(forge).copied().filter(|until| *until > self.now)
     }
 
+    /// Until when a forge asks for patience with the calls of one owner, if it does.
+    pub fn limited_in(&self, forge: &ForgeName, scope: &Scope) -> Option<Timestamp> {
+        let mine = self.backoffs.iter().filter_map(|(key, backoff)| match key {
+            BackoffKey::Scope(at, of) if at == forge && of.owner() == scope.owner() => {
+                Some(backoff).filter(|backoff| backoff.full).map(|backoff| backoff.until)
+            }
+            BackoffKey::Scope(..) | BackoffKey::Pool(_) | BackoffKey::Provider(_) => None,
+        });
+        mine.filter(|until| *until > self.now).chain(self.limited_until(forge)).max()
+    }
+
     /// Takes changes in, in order.
     pub fn apply(&mut self, changes: &[Change]) {
         for change in changes {
@@ -285,7 +298,12 @@ impl Snapshot {
                 self.tenants.insert(tenant.key.clone(), tenant.clone());
             }
             Change::Backoff(key, value) => put(&mut self.backoffs, key, value.as_ref()),
-            Change::Stray(key, value) => put(&mut self.strays, key, value.as_ref()),
+            Change::Stray(key, value) => {
+                if value.is_none() {
+                    self.looked.remove(&Subject::Stray(key.clone()));
+                }
+                put(&mut self.strays, key, value.as_ref());
+            }
             Change::Orphan(provider, id, value) => {
                 put(&mut self.orphans, &(provider.clone(), *id), value.as_ref());
             }
@@ -297,18 +315,22 @@ impl Snapshot {
                 if let Some(job) = self.jobs.remove(key) {
                     self.unindex(&job);
                 }
+                self.looked.remove(&Subject::Job(key.clone()));
             }
             Change::ForgetRunner(id) => {
                 if let Some(runner) = self.runners.remove(id) {
                     self.names.remove(&runner.name);
                     self.instances.remove(&runner.instance);
+                    self.looked.remove(&Subject::Instance(runner.instance));
                 }
+                self.looked.remove(&Subject::Runner(*id));
             }
             Change::Capacity(provider, capacity) => {
                 put(&mut self.capacity, provider, capacity.as_ref());
             }
+            // Nothing worth noting is not kept, or every subject there ever was would be.
             Change::Looked(subject, looked) => {
-                self.looked.insert(subject.clone(), *looked);
+                put(&mut self.looked, subject, Some(looked).filter(|l| **l != Looked::default()));
             }
             Change::Limited(forge, until) => {
                 self.limited.insert(forge.clone(), *until);

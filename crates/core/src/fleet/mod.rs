@@ -2,8 +2,18 @@
 //!
 //! Secrets are only ever named here, by the place they are read from.
 
+mod meant;
+mod parse;
+mod pools;
+mod problem;
+mod read;
+mod schema;
+mod section;
+mod value;
+
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,9 +21,15 @@ use crate::name::{ForgeName, GroupName, ImageName, Login, PoolName, ProviderName
 use crate::pool::Pool;
 use crate::tenant::Scope;
 
+pub use parse::parse;
+pub use problem::{PROBLEMS_MAX, Problem, Problems, Source};
+pub use schema::{Absent, Key, SCHEMA, Section};
+
 /// A whole fleet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fleet {
+    /// The control plane itself.
+    pub server: Server,
     /// Where jobs come from.
     pub forges: BTreeMap<ForgeName, Forge>,
     /// What makes instances.
@@ -24,6 +40,41 @@ pub struct Fleet {
     pub pools: BTreeMap<PoolName, Pool>,
     /// How much each tenant may use.
     pub caps: Caps,
+}
+
+impl Fleet {
+    /// A name for what this fleet says: sixteen hexadecimal digits, equal for equal fleets of one
+    /// version of Remuda. A new version may name the same fleet anew.
+    pub fn revision(&self) -> String {
+        let mut hash = Fnv(0xcbf2_9ce4_8422_2325);
+        fmt::write(&mut hash, format_args!("{self:?}")).expect("hashing does not fail");
+        format!("{:016x}", hash.0)
+    }
+}
+
+/// FNV-1a of 64 bits: the same on every machine, which std's hashers do not promise.
+struct Fnv(u64);
+
+impl fmt::Write for Fnv {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for byte in text.bytes() {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        Ok(())
+    }
+}
+
+/// The control plane itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Where webhooks and requests are accepted; port 0 takes any free one.
+    pub listen: SocketAddr,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)) }
+    }
 }
 
 /// Where a secret is read from when it is needed.

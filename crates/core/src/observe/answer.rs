@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::name::NodeName;
+use crate::name::{ForgeName, NodeName};
 use crate::observation::{Call, Cause, Subject};
 use crate::reason::BackoffKey;
 use crate::runner::{
     Instance, InstanceId, InstanceState, LaunchCall, Outcome, Registration, RunnerId, RunnerState,
 };
 use crate::snapshot::{Backoff, Change, Looked, Snapshot, Stray};
+use crate::tenant::Scope;
+use crate::time::Timestamp;
 
 /// The first wait after a failure; it doubles with each further one.
 const BACKOFF_FIRST: Duration = Duration::from_secs(2);
@@ -38,6 +40,9 @@ pub(crate) fn failed_again(
     };
     let until = world.now + backoff(failures);
     let because = because.clone();
+    // What was said to last until an instant does not end sooner because something else failed.
+    let stated = old.filter(|old| old.full && old.until > until);
+    let (until, full) = stated.map_or((until, full), |old| (old.until, true));
     Change::Backoff(key, Some(Backoff { failures, until, because, full }))
 }
 
@@ -46,7 +51,9 @@ pub(super) fn registered(world: &Snapshot, id: RunnerId, registration: u64) -> V
     let Some(runner) = world.runner(id) else { return Vec::new() };
     let mut changes = Vec::new();
     let scope = BackoffKey::Scope(runner.forge.clone(), runner.scope.clone());
-    if world.backoffs.contains_key(&scope) {
+    // A limit of the forge's holds for its time, whatever was under way when it was stated.
+    if world.backoffs.get(&scope).is_some_and(|backoff| !backoff.full || backoff.until <= world.now)
+    {
         changes.push(Change::Backoff(scope, None));
     }
     if runner.registration == Registration::Unknown {
@@ -82,8 +89,7 @@ pub(super) fn deregistered(world: &Snapshot, subject: &Subject) -> Vec<Change> {
         Subject::Stray(key) => changes.push(Change::Stray(key.clone(), None)),
         Subject::Runner(id) => changes.extend(world.runner(*id).cloned().map(|mut runner| {
             runner.registration = Registration::Removed;
-            let jobless = runner.state == RunnerState::Busy && runner.job.is_none();
-            if runner.state == RunnerState::Draining || jobless {
+            if runner.state == RunnerState::Draining || runner.is_unexplained() {
                 runner.enter(RunnerState::Stopping, Some(Outcome::Finished), world.now);
             }
             Change::Runner(Box::new(runner))
@@ -158,17 +164,30 @@ fn call_failed(world: &Snapshot, subject: &Subject, cause: Cause) -> Vec<Change>
     let looked = Looked { failed_at: Some(world.now), failures, ..old };
     let mut changes = vec![Change::Looked(subject.clone(), looked)];
     if let Cause::Limited { until } = cause {
-        changes.extend(forge_of(world, subject).map(|forge| Change::Limited(forge, until)));
+        changes.extend(place_of(world, subject).map(|place| limited(world, place, until)));
     }
     changes
 }
 
-fn forge_of(world: &Snapshot, subject: &Subject) -> Option<crate::name::ForgeName> {
+/// A forge counts calls by installation, so a limit holds for the owner whose call met it and for
+/// nobody else.
+fn limited(world: &Snapshot, (forge, scope): (ForgeName, Scope), until: Timestamp) -> Change {
+    let key = BackoffKey::Scope(forge, scope);
+    let old = world.backoffs.get(&key);
+    let failures = old.map_or(0, |backoff| backoff.failures);
+    let until = old.map_or(until, |backoff| backoff.until.max(until));
+    let because = "the forge limits the rate of calls".into();
+    Change::Backoff(key, Some(Backoff { failures, until, because, full: true }))
+}
+
+fn place_of(world: &Snapshot, subject: &Subject) -> Option<(ForgeName, Scope)> {
     match subject {
-        Subject::Runner(id) => world.runner(*id).map(|runner| runner.forge.clone()),
-        Subject::Stray(stray) => Some(stray.forge.clone()),
-        Subject::Job(key) => Some(key.forge.clone()),
-        Subject::Jobs(forge, _) | Subject::Runners(forge, _) => Some(forge.clone()),
+        Subject::Runner(id) => world.runner(*id).map(|r| (r.forge.clone(), r.scope.clone())),
+        Subject::Stray(stray) => Some((stray.forge.clone(), stray.scope.clone())),
+        Subject::Job(key) => world.job(key).map(|job| (key.forge.clone(), job.scope.clone())),
+        Subject::Jobs(forge, scope) | Subject::Runners(forge, scope) => {
+            Some((forge.clone(), scope.clone()))
+        }
         Subject::Instance(_) | Subject::Instances(_) => None,
     }
 }
@@ -185,8 +204,10 @@ fn launch_failed(
     let mut runner = old.clone();
     let mut row = row.clone();
     let registering = call == Call::Register;
-    if registering || cause != Cause::Unknown {
-        // Either the provider was never asked, or it said that it made nothing.
+    let seen = row.state > InstanceState::Launching;
+    if !seen && (registering || cause != Cause::Unknown) {
+        // Either the provider was never asked, or it said that it made nothing; unless a listing has
+        // shown the instance since.
         row.enter(InstanceState::Gone, world.now);
         if runner.state.is_supply() {
             runner.enter(RunnerState::Draining, Some(Outcome::LaunchFailed), world.now);
@@ -199,7 +220,9 @@ fn launch_failed(
     let pool = BackoffKey::Pool(runner.pool.clone());
     let scope = BackoffKey::Scope(runner.forge.clone(), runner.scope.clone());
     let consequence = match cause {
-        Cause::Limited { until } => Change::Limited(runner.forge.clone(), until),
+        Cause::Limited { until } => {
+            limited(world, (runner.forge.clone(), runner.scope.clone()), until)
+        }
         Cause::Full => failed_again(world, provider, message, true),
         Cause::Transient | Cause::Unknown | Cause::Invalid if registering => {
             failed_again(world, scope, message, false)

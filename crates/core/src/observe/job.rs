@@ -1,6 +1,6 @@
 //! Facts about jobs.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::job::{
@@ -24,6 +24,11 @@ pub(crate) const EXPIRY: Duration = Duration::from_hours(24);
 /// One job was seen.
 pub(super) fn seen(world: &Snapshot, seen: &JobSeen) -> Vec<Change> {
     let mut changes = Vec::new();
+    let subject = Subject::Job(seen.key.clone());
+    let answered = matches!(seen.source, Source::Read { .. });
+    if answered && world.looked.contains_key(&subject) {
+        changes.push(Change::Looked(subject, Looked::default()));
+    }
     if world.tenants.get(&seen.tenant.key) != Some(&seen.tenant) {
         changes.push(Change::Tenant(seen.tenant.clone()));
     }
@@ -97,14 +102,22 @@ fn fold(world: &Snapshot, old: &Job, seen: &JobSeen) -> Job {
             let reads = doubt.reads.saturating_add(1);
             Job { doubt: Some(Doubt { reads, read_at: Some(world.now), ..doubt }), ..old.clone() }
         }
-        Source::Read { .. } if newer_read => Job { doubt: None, ..join(old, seen, at) },
+        Source::Read { .. } if newer_read => {
+            // The forge's latest word overrides what we took for the past.
+            let mut past_runners = old.past_runners.clone();
+            past_runners.retain(|past| seen.runner.as_ref() != Some(past));
+            Job { doubt: None, past_runners, ..join(old, seen, at) }
+        }
         Source::Read { .. } => join(old, seen, at),
         // A started job may really have been put back, which only a read can tell. The tombstone of an
         // ended job swallows what is delivered late.
         Source::Delivery { .. } if other_life => {
             let doubtful = attempt.state == JobState::InProgress;
             let doubt = doubtful.then(|| Doubt::new(world.now));
-            Job { doubt: old.doubt.or(doubt), ..old.clone() }
+            let old = Job { doubt: old.doubt.or(doubt), ..old.clone() };
+            // What merely comes late still adds what it knows, so that the order does not matter; but it
+            // is no newer fact, which would put off the read that settles the doubt.
+            if elsewhere { old } else { join(&old, seen, attempt.fact_at) }
         }
         Source::Delivery { .. } => {
             let job = join(old, seen, at);
@@ -138,7 +151,8 @@ fn earliest(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
 
 fn reopen(old: &Job, seen: &JobSeen, asked_at: Timestamp) -> Job {
     let mut past_runners = old.past_runners.clone();
-    past_runners.extend(old.attempt.runner.clone().filter(|old| seen.runner.as_ref() != Some(old)));
+    past_runners.extend(old.attempt.runner.clone());
+    past_runners.retain(|past| seen.runner.as_ref() != Some(past));
     let surplus = past_runners.len().saturating_sub(PAST_RUNNERS_MAX);
     past_runners.drain(..surplus);
     Job {
@@ -158,7 +172,8 @@ fn reopen(old: &Job, seen: &JobSeen, asked_at: Timestamp) -> Job {
     }
 }
 
-/// The forge took the job away from its runner, so the runner has had its one job.
+/// The forge took the job away from its runner, so the runner has had its one job. It may still be at
+/// work on it, or the reading may be stale: the forge must let go of the registration before it is ended.
 fn let_go(world: &Snapshot, lost: &Job) -> Option<Change> {
     let runner = ours(world, lost.attempt.runner.as_ref()?)?;
     if runner.state >= RunnerState::Stopping || runner.job_ended_at.is_some() {
@@ -188,7 +203,11 @@ fn bind(world: &Snapshot, job: &Job) -> Vec<Change> {
     runner.job = Some(job.key.clone());
     if job.attempt.state == JobState::Completed {
         runner.job_ended_at = runner.job_ended_at.or(Some(world.now));
-        runner.outcome = runner.outcome.or(Some(Outcome::Finished));
+        runner.outcome = Some(Outcome::Finished);
+    } else {
+        // It may have been let go of by a reading that proved stale.
+        runner.job_ended_at = None;
+        runner.outcome = None;
     }
     if runner == *old {
         return Vec::new();
@@ -202,7 +221,8 @@ fn ours<'a>(world: &'a Snapshot, named: &RunnerRef) -> Option<&'a Runner> {
     world.runner_named(&named.name)
 }
 
-/// The forge knows no such job. Once proves nothing; for longer than it keeps any job, it is over.
+/// The forge knows no such job. Once proves nothing; for longer than it keeps any job, it is over,
+/// unless a runner of ours still has it: then the runner's end tells.
 pub(super) fn missing(world: &Snapshot, key: &JobKey, asked_at: Timestamp) -> Vec<Change> {
     let Some(old) = world.job(key) else { return Vec::new() };
     if asked_at <= old.attempt.fact_at {
@@ -211,9 +231,13 @@ pub(super) fn missing(world: &Snapshot, key: &JobKey, asked_at: Timestamp) -> Ve
     let mut job = old.clone();
     let doubt = job.doubt.unwrap_or(Doubt::new(world.now));
     let since = doubt.missing_since.unwrap_or(asked_at);
+    let carried =
+        job.attempt.runner.as_ref().and_then(|named| ours(world, named)).is_some_and(|runner| {
+            runner.state == RunnerState::Busy && runner.job.as_ref() == Some(key)
+        });
     if !job.is_open() {
         job.doubt = None;
-    } else if asked_at.since(since) >= EXPIRY {
+    } else if asked_at.since(since) >= EXPIRY && !carried {
         job.attempt.state = JobState::Completed;
         job.attempt.conclusion = Some(Conclusion::Expired);
         job.attempt.completed_at = Some(world.now);
@@ -240,8 +264,15 @@ pub(super) fn listed(
     let subject = Subject::Jobs(forge.clone(), scope.clone());
     let mut changes =
         vec![Change::Looked(subject, Looked { asked_at: Some(asked_at), ..Looked::default() })];
-    let listed: BTreeSet<&JobKey> = all.iter().map(|seen| &seen.key).collect();
+    // A listing of several pages may tell of one job twice: the state furthest on is the later one.
+    let mut listed: BTreeMap<&JobKey, &JobSeen> = BTreeMap::new();
     for job in all {
+        let first = listed.entry(&job.key).or_insert(job);
+        if job.state > first.state {
+            *first = job;
+        }
+    }
+    for job in listed.values() {
         changes.extend(seen(world, job));
     }
     for key in &world.open {
@@ -251,7 +282,7 @@ pub(super) fn listed(
             && job.is_open()
             && job.doubt.is_none()
             && job.attempt.fact_at < asked_at
-            && !listed.contains(key);
+            && !listed.contains_key(key);
         if absent {
             changes.push(doubted(world, job));
         }

@@ -18,7 +18,7 @@ use crate::tenant::Scope;
 use crate::time::Timestamp;
 
 /// A forge's listing may lag behind its own answers. A runner must have been idle this long before its
-/// absence from a listing is taken for the loss of its registration.
+/// absence from a listing counts, and absent this long before its registration is taken for lost.
 const REGISTRATION_LAG: Duration = Duration::from_mins(1);
 
 fn looked(subject: Subject, asked_at: Timestamp) -> Change {
@@ -36,8 +36,14 @@ pub(super) fn runners(
     let mut changes = vec![looked(Subject::Runners(forge.clone(), scope.clone()), asked_at)];
     let prefix = Runner::name_prefix(&world.installation);
     let mut listed = BTreeMap::new();
+    // A listing of several pages may show one registration twice: online once is online.
     for seen in all.iter().filter(|seen| seen.name.as_str().starts_with(&prefix)) {
-        listed.insert(seen.id, seen);
+        let first = listed.entry(seen.id).or_insert(seen);
+        if seen.online {
+            *first = seen;
+        }
+    }
+    for seen in listed.values() {
         match world.runner_named(&seen.name).filter(|r| r.state < RunnerState::Gone) {
             Some(runner) => changes.extend(registered(world, runner, seen)),
             None => changes.push(stray(world, forge, scope, asked_at, seen)),
@@ -57,14 +63,38 @@ pub(super) fn runners(
             Registration::Removed => false,
         };
         let since = runner.since.at(RunnerState::Idle).unwrap_or(world.now);
-        if here && !connected && asked_at >= since + REGISTRATION_LAG {
-            // A runner whose registration was used up keeps listening for ever (actions/runner #4617).
-            let mut runner = runner.clone();
-            runner.enter(RunnerState::Draining, Some(Outcome::Died), world.now);
-            changes.push(Change::Runner(Box::new(runner)));
+        if here && asked_at >= since + REGISTRATION_LAG {
+            let change =
+                if connected { found(world, runner) } else { lacking(world, runner, asked_at) };
+            changes.extend(change);
         }
     }
     changes
+}
+
+/// An idle runner was listed as connected: what an earlier listing lacked was a surprise.
+fn found(world: &Snapshot, runner: &Runner) -> Option<Change> {
+    let subject = Subject::Runner(runner.id);
+    world.looked.contains_key(&subject).then(|| Change::Looked(subject, Looked::default()))
+}
+
+/// An idle runner was not listed as connected. One such listing proves nothing; a second one makes it
+/// ask the forge to remove it, because a runner whose registration was used up keeps listening for ever
+/// (actions/runner #4617).
+fn lacking(world: &Snapshot, runner: &Runner, asked_at: Timestamp) -> Option<Change> {
+    let subject = Subject::Runner(runner.id);
+    match world.looked(&subject).failed_at {
+        None => {
+            let looked = Looked { failed_at: Some(asked_at), failures: 1, ..Looked::default() };
+            Some(Change::Looked(subject, looked))
+        }
+        Some(first) if asked_at >= first + REGISTRATION_LAG => {
+            let mut runner = runner.clone();
+            runner.enter(RunnerState::Draining, Some(Outcome::Died), world.now);
+            Some(Change::Runner(Box::new(runner)))
+        }
+        Some(_) => None,
+    }
 }
 
 fn registered(world: &Snapshot, old: &Runner, seen: &RunnerSeen) -> Vec<Change> {
@@ -75,7 +105,6 @@ fn registered(world: &Snapshot, old: &Runner, seen: &RunnerSeen) -> Vec<Change> 
     let mut changes = Vec::new();
     if seen.online && runner.state < RunnerState::Idle {
         runner.enter(RunnerState::Idle, None, world.now);
-        changes.extend(proven(world, old));
     }
     if runner != *old {
         changes.push(Change::Runner(Box::new(runner)));
@@ -83,10 +112,11 @@ fn registered(world: &Snapshot, old: &Runner, seen: &RunnerSeen) -> Vec<Change> 
     changes
 }
 
-/// A runner of the pool came online: the pool's failures are over.
+/// A runner of the pool got a job: the pool's failures are over. That it came online does not prove as
+/// much: what ends right after would be made again and again without a growing wait.
 pub(super) fn proven(world: &Snapshot, runner: &Runner) -> Option<Change> {
     let key = BackoffKey::Pool(runner.pool.clone());
-    let waiting = runner.state < RunnerState::Idle && world.backoffs.contains_key(&key);
+    let waiting = runner.state < RunnerState::Busy && world.backoffs.contains_key(&key);
     waiting.then_some(Change::Backoff(key, None))
 }
 
@@ -121,7 +151,9 @@ pub(super) fn instances(
     let mut listed = BTreeSet::new();
     let mut highest = InstanceId(0);
     for seen in all {
-        listed.insert(seen.id);
+        if !listed.insert(seen.id) {
+            continue;
+        }
         highest = highest.max(seen.id);
         match world.instance(seen.id).filter(|row| row.state < InstanceState::Gone) {
             Some(row) => changes.extend(present(world, row, seen)),
@@ -140,7 +172,8 @@ pub(super) fn instances(
     }
     if highest >= world.next_instance {
         // Our books are older than what they describe (a restored copy): never give a number twice.
-        let (instance, runner) = (InstanceId(highest.0 + 1), RunnerId(highest.0 + 1));
+        let next = highest.0.saturating_add(1);
+        let (instance, runner) = (InstanceId(next), RunnerId(next));
         changes.push(Change::Next { runner: runner.max(world.next_runner), instance });
     }
     changes

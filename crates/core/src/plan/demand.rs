@@ -111,7 +111,12 @@ impl<'a> Planner<'a> {
             let of_kind = self.supply.get_mut(&(&pool.name, scope));
             if let Some(id) = of_kind.and_then(VecDeque::pop_front) {
                 let idle = self.world.runner(id).is_some_and(|r| r.state == RunnerState::Idle);
-                return Ok(if idle { Reason::RunnerIdle(id) } else { Reason::RunnerStarting(id) });
+                let held_back = self.room.held_back(id);
+                return Ok(match held_back {
+                    Some(reason) => reason,
+                    None if idle => Reason::RunnerIdle(id),
+                    None => Reason::RunnerStarting(id),
+                });
             }
         }
         let mut obstacles = BTreeSet::new();

@@ -7,7 +7,7 @@ use crate::job::Trust;
 use crate::name::{ForgeName, Login, NodeName, PoolName, ProviderName, Resource};
 use crate::pool::{Audience, Needs, Pool};
 use crate::reason::{BackoffKey, Reason};
-use crate::runner::{InstanceState, RunnerState};
+use crate::runner::{InstanceState, RunnerId, RunnerState};
 use crate::snapshot::Snapshot;
 use crate::tenant::{Scope, TenantKey};
 
@@ -100,7 +100,7 @@ impl<'a> Room<'a> {
         let place = (pool.forge.clone(), scope.clone());
         let trying = count(&self.unproven_in, &place);
         self.backing_off(BackoffKey::Scope(place.0, place.1), trying, &mut found);
-        if let Some(until) = self.world.limited_until(&pool.forge) {
+        if let Some(until) = self.world.limited_in(&pool.forge, scope) {
             let what = BackoffKey::Scope(pool.forge.clone(), scope.clone());
             let because = "the forge limits the rate of calls".into();
             found.push(Reason::BackingOff { what, until, because });
@@ -140,6 +140,17 @@ impl<'a> Room<'a> {
         } else if trying > 0 {
             found.push(Reason::Proving { what });
         }
+    }
+
+    /// What a runner whose launch was not begun waits for, if failures are being waited out.
+    pub(super) fn held_back(&self, id: RunnerId) -> Option<Reason> {
+        let runner = self.world.runner(id).filter(|r| r.state == RunnerState::Pending)?;
+        let instance = self.world.instance(runner.instance).filter(|i| i.launch.is_none())?;
+        let mut found = Vec::new();
+        for key in BackoffKey::of(runner, instance) {
+            self.backing_off(key, 0, &mut found);
+        }
+        found.pop()
     }
 
     /// The cap that forbids the tenant one more runner, if it does.

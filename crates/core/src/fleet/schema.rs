@@ -1,0 +1,572 @@
+//! Every key a fleet file may hold: what it takes, an example, and what it stands for when absent.
+//!
+//! The reader looks keys up here, suggestions are drawn from here, and the reference page is
+//! checked against it, so that no key can be read and not described, or described and not read.
+
+/// One kind of table in a fleet file.
+#[derive(Debug)]
+pub struct Section {
+    /// Where it stands; words in capitals are names the file chooses. Empty for the whole file.
+    pub path: &'static str,
+    /// What it declares, as a sentence.
+    pub about: &'static str,
+    /// Its keys; one in capitals stands for any name.
+    pub keys: &'static [Key],
+}
+
+/// One key of a section.
+#[derive(Debug)]
+pub struct Key {
+    /// Its name, or a word in capitals for a name the file chooses.
+    pub name: &'static str,
+    /// What it takes: reads after "takes".
+    pub takes: &'static str,
+    /// A value that it takes, in TOML; empty for sections.
+    pub example: &'static str,
+    /// What it stands for when absent.
+    pub absent: Absent,
+    /// What it means, as a sentence.
+    pub about: &'static str,
+    /// What other systems call it: for suggestions only.
+    pub also: &'static [&'static str],
+}
+
+/// What a key that is not written stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Absent {
+    /// It must be written.
+    Required,
+    /// The same as this value, in TOML.
+    Means(&'static str),
+    /// Nothing of its kind; the words say what happens then.
+    Without(&'static str),
+}
+
+pub(super) const DURATION: &str = "a duration with a unit";
+pub(super) const SECRET: &str = "a reference to a secret, `env:NAME` or `file:PATH`";
+pub(super) const SECRETS: &str =
+    "a reference to a secret, `env:NAME` or `file:PATH`, or a list of them";
+const SCOPES: &str = "a list of scopes, `org:NAME`, `repo:OWNER/NAME` or `enterprise:NAME`";
+const COUNT: &str = "a whole number from 1";
+const TABLE: &str = "a table";
+const NONE: &[&str] = &[];
+
+const fn key(
+    name: &'static str,
+    takes: &'static str,
+    example: &'static str,
+    absent: Absent,
+    about: &'static str,
+    also: &'static [&'static str],
+) -> Key {
+    Key { name, takes, example, absent, about, also }
+}
+
+const fn part(
+    name: &'static str,
+    absent: Absent,
+    about: &'static str,
+    also: &'static [&'static str],
+) -> Key {
+    key(name, TABLE, "", absent, about, also)
+}
+
+use Absent::{Means, Required, Without};
+
+pub(super) static ROOT: Section = Section {
+    path: "",
+    about: "A fleet file holds these tables and nothing else.",
+    keys: &[
+        part("server", Without("its defaults"), "The control plane itself.", &["controller"]),
+        part("forge", Required, "Where jobs come from, by name.", &["github", "forges"]),
+        part("provider", Required, "What makes instances, by name.", &["providers"]),
+        part("image", Required, "What instances run, by name.", &["images"]),
+        part("pool", Required, "Runners by kind, by name.", &["pools", "runner", "runners"]),
+        part("tenant", Without("the default cap"), "How much each account may use.", &["tenants"]),
+    ],
+};
+
+pub(super) static SERVER: Section = Section {
+    path: "server",
+    about: "The control plane itself.",
+    keys: &[key(
+        "listen",
+        "an IP address and port",
+        "\"127.0.0.1:8080\"",
+        Means("\"127.0.0.1:8080\""),
+        "Where webhooks and requests are accepted; port 0 takes any free one.",
+        &["bind", "address", "port"],
+    )],
+};
+
+pub(super) static FORGE: Section = Section {
+    path: "forge.NAME",
+    about: "A forge of the GitHub family. It needs an App or a token.",
+    keys: &[
+        key(
+            "kind",
+            "`\"github\"`",
+            "\"github\"",
+            Means("\"github\""),
+            "What kind of forge it is.",
+            &["type"],
+        ),
+        key(
+            "api",
+            "an https URL, or http on this machine",
+            "\"https://github.example/api/v3\"",
+            Means("\"https://api.github.com\""),
+            "Base of its REST API; for GitHub Enterprise Server `https://HOST/api/v3`.",
+            &["url", "api_url", "base_url", "endpoint"],
+        ),
+        key(
+            "group",
+            "the name of a runner group",
+            "\"remuda\"",
+            Means("\"remuda\""),
+            "The runner group of organization runners whose pool names none; made if missing.",
+            &["runner_group"],
+        ),
+        key(
+            "scopes",
+            SCOPES,
+            "[\"org:acme\"]",
+            Means("[]"),
+            "Looked after even before a delivery names them.",
+            &["owners", "orgs", "organizations", "repos", "repositories"],
+        ),
+        key(
+            "token",
+            SECRET,
+            "\"env:GITHUB_TOKEN\"",
+            Without("only Apps are used"),
+            "A personal access token, used only where no App serves the owner.",
+            &["pat"],
+        ),
+        part("polls", Without("its defaults"), "How often the forge is asked.", &["poll"]),
+        key(
+            "app",
+            "a table for each App",
+            "",
+            Without("the token is used"),
+            "GitHub Apps, `[[forge.NAME.app]]`.",
+            &["apps"],
+        ),
+        key(
+            "hook",
+            "a table for each hook",
+            "",
+            Without("only Apps deliver"),
+            "Webhooks that belong to no App, `[[forge.NAME.hook]]`.",
+            &["hooks", "webhook", "webhooks"],
+        ),
+    ],
+};
+
+pub(super) static POLLS: Section = Section {
+    path: "forge.NAME.polls",
+    about: "How often the forge is asked, beside what it tells by itself.",
+    keys: &[
+        key(
+            "starting",
+            DURATION,
+            "\"10s\"",
+            Means("\"10s\""),
+            "Registrations, while a runner is starting.",
+            NONE,
+        ),
+        key(
+            "runners",
+            DURATION,
+            "\"1m\"",
+            Means("\"1m\""),
+            "Registrations, while there are runners.",
+            NONE,
+        ),
+        key(
+            "jobs",
+            DURATION,
+            "\"2m\"",
+            Means("\"2m\""),
+            "Open jobs, to find those whose delivery was lost.",
+            NONE,
+        ),
+        key(
+            "job",
+            DURATION,
+            "\"10m\"",
+            Means("\"10m\""),
+            "One job in progress of which nothing was heard.",
+            NONE,
+        ),
+    ],
+};
+
+pub(super) static APP: Section = Section {
+    path: "forge.NAME.app",
+    about: "A GitHub App: one table `[[forge.NAME.app]]` for each.",
+    keys: &[
+        key(
+            "id",
+            "the App's id or client id",
+            "12345",
+            Required,
+            "What GitHub shows as \"App ID\" or \"Client ID\" (`\"Iv1.…\"`).",
+            &["app_id", "client_id", "appid"],
+        ),
+        key(
+            "private_key",
+            SECRET,
+            "\"file:keys/app.pem\"",
+            Required,
+            "Its RSA key in PEM; read anew at each use.",
+            &["key", "pem", "private_key_file", "private_key_path"],
+        ),
+        key(
+            "webhook_secret",
+            SECRETS,
+            "[\"env:HOOK_SECRET\", \"env:HOOK_SECRET_OLD\"]",
+            Without("its deliveries are refused, and jobs are found by polling"),
+            "What signs its deliveries; several while one is replaced.",
+            &["secret", "secrets"],
+        ),
+        key(
+            "owners",
+            "a list of logins",
+            "[\"acme\"]",
+            Means("[]"),
+            "The accounts it serves; none listed means any it is installed on.",
+            &["owner", "account", "accounts", "orgs"],
+        ),
+    ],
+};
+
+pub(super) static HOOK: Section = Section {
+    path: "forge.NAME.hook",
+    about: "A repository's or organization's own webhook: one table `[[forge.NAME.hook]]` for each.",
+    keys: &[
+        key(
+            "id",
+            "a whole number from 1",
+            "99",
+            Without("any hook that no other entry names"),
+            "The hook's id, as in the header `X-GitHub-Hook-ID`.",
+            &["hook_id"],
+        ),
+        key(
+            "secret",
+            SECRETS,
+            "\"env:HOOK_SECRET\"",
+            Required,
+            "What signs its deliveries; several while one is replaced.",
+            &["webhook_secret", "secrets"],
+        ),
+    ],
+};
+
+pub(super) static PROVIDER: Section = Section {
+    path: "provider.NAME",
+    about: "What makes instances. `process` makes them as process groups of this machine.",
+    keys: &[
+        key("kind", "`\"process\"`", "\"process\"", Required, "How instances are made.", &["type"]),
+        key(
+            "directory",
+            "a path",
+            "\"instances\"",
+            Without("beside the database"),
+            "Where instances live, a directory each.",
+            &["dir", "path", "root", "workdir"],
+        ),
+        key(
+            "max",
+            COUNT,
+            "50",
+            Without("only `capacity` limits it"),
+            "Most instances at any time, of all pools.",
+            &["max_instances", "limit"],
+        ),
+        key(
+            "launches",
+            COUNT,
+            "8",
+            Means("8"),
+            "Most launches under way at once.",
+            &["concurrency", "parallel", "launches_max"],
+        ),
+        key(
+            "launch_deadline",
+            DURATION,
+            "\"1m\"",
+            Means("\"1m\""),
+            "How long after its start a launch may still take effect.",
+            &["launch_timeout", "timeout", "deadline"],
+        ),
+        key(
+            "poll",
+            DURATION,
+            "\"30s\"",
+            Means("\"30s\""),
+            "How often its instances are listed when nothing is awaited.",
+            &["interval", "poll_interval"],
+        ),
+        key(
+            "absent",
+            DURATION,
+            "\"1m\"",
+            Means("\"1m\""),
+            "How long an instance must be missing from listings before it is believed gone.",
+            NONE,
+        ),
+        part(
+            "capacity",
+            Without("nothing is limited"),
+            "What the machine has for instances in all.",
+            NONE,
+        ),
+    ],
+};
+
+pub(super) static CAPACITY: Section = Section {
+    path: "provider.NAME.capacity",
+    about: "What the machine has for instances in all. A resource not named is not limited.",
+    keys: &[AMOUNT],
+};
+
+const AMOUNT: Key = key(
+    "RESOURCE",
+    "an amount: cores for `cpu`, MiB, GiB or TiB for `memory`, a whole number for any other",
+    "",
+    Without("not limited"),
+    "`cpu` (`\"8\"`, `1.5`, `\"500m\"`), `memory` (`\"16GiB\"`), or a name of your own (`slot = 4`).",
+    NONE,
+);
+
+pub(super) static IMAGE: Section = Section {
+    path: "image.NAME",
+    about: "What an instance runs.",
+    keys: &[
+        key(
+            "command",
+            "a list of texts: a program and its arguments",
+            "[\"./run.sh\"]",
+            Required,
+            "The program and its arguments; a relative program is looked up in the instance's directory.",
+            &["cmd", "run", "exec", "entrypoint", "args"],
+        ),
+        part(
+            "archive",
+            Without("nothing is unpacked"),
+            "What is unpacked into the instance's directory first.",
+            &["tarball"],
+        ),
+        part(
+            "env",
+            Without("nothing is added"),
+            "Environment, besides `PATH`, `LANG` and `TZ`.",
+            &["environment"],
+        ),
+        key(
+            "jit",
+            "`env:NAME` or `fd:NUMBER`",
+            "\"fd:3\"",
+            Means("\"env:ACTIONS_RUNNER_INPUT_JITCONFIG\""),
+            "How the runner is told its JIT configuration: in a variable, or through a pipe.",
+            &["jit_config", "jitconfig"],
+        ),
+    ],
+};
+
+pub(super) static ARCHIVE: Section = Section {
+    path: "image.NAME.archive",
+    about: "A tar archive, gzipped or not, with the program in it.",
+    keys: &[
+        key(
+            "source",
+            "a path or an https URL",
+            "\"https://example.org/runner.tar.gz\"",
+            Required,
+            "Where it comes from; fetched once and kept.",
+            &["url", "path", "uri", "from"],
+        ),
+        key(
+            "sha256",
+            "64 hexadecimal digits",
+            "\"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\"",
+            Required,
+            "The SHA-256 of the archive's bytes.",
+            &["checksum", "digest", "hash", "sha"],
+        ),
+    ],
+};
+
+pub(super) static ENV: Section = Section {
+    path: "image.NAME.env",
+    about: "Environment of the runner. Secrets do not belong here: jobs get theirs from the forge.",
+    keys: &[key(
+        "VARIABLE",
+        "text",
+        "\"value\"",
+        Without("not set"),
+        "The variable's value, as it is written.",
+        NONE,
+    )],
+};
+
+pub(super) static POOL: Section = Section {
+    path: "pool.NAME",
+    about: "Runners of one kind.",
+    keys: &[
+        key(
+            "labels",
+            "a list of labels",
+            "[\"self-hosted\", \"riscv64\"]",
+            Required,
+            "What its runners offer; a job must ask for nothing else. Nothing is added by itself.",
+            &["tags", "runs_on", "label"],
+        ),
+        key(
+            "provider",
+            "the name of a provider",
+            "\"local\"",
+            Required,
+            "Who makes its instances.",
+            NONE,
+        ),
+        key("image", "the name of an image", "\"runner\"", Required, "What they run.", NONE),
+        key(
+            "forge",
+            "the name of a forge",
+            "\"github\"",
+            Without("the only one"),
+            "Where its runners register.",
+            NONE,
+        ),
+        key(
+            "scopes",
+            SCOPES,
+            "[\"org:acme\", \"repo:me/app\"]",
+            Means("[]"),
+            "The scopes it serves; none listed means any that asks.",
+            &["owners", "orgs", "repos", "repositories"],
+        ),
+        key(
+            "group",
+            "the name of a runner group",
+            "\"riscv\"",
+            Without("the forge's `group`"),
+            "The runner group its organization runners join; made if missing.",
+            &["runner_group"],
+        ),
+        part(
+            "needs",
+            Without("nothing is counted but `max`"),
+            "What each instance takes.",
+            &["resources", "requests"],
+        ),
+        key(
+            "max",
+            COUNT,
+            "10",
+            Required,
+            "Most instances at any time.",
+            &["max_runners", "maximum", "limit"],
+        ),
+        key(
+            "min_idle",
+            "a whole number",
+            "0",
+            Means("0"),
+            "Idle runners to keep in every listed scope.",
+            &["min", "min_runners", "warm", "idle", "minimum"],
+        ),
+        part("limits", Without("its defaults"), "How long each phase may take.", &["timeouts"]),
+    ],
+};
+
+pub(super) static NEEDS: Section = Section {
+    path: "pool.NAME.needs",
+    about: "What each instance takes of its machine.",
+    keys: &[AMOUNT],
+};
+
+pub(super) static LIMITS: Section = Section {
+    path: "pool.NAME.limits",
+    about: "How long a runner may stay in each phase.",
+    keys: &[
+        key(
+            "boot",
+            DURATION,
+            "\"5m\"",
+            Means("\"5m\""),
+            "From launch to online.",
+            &["start", "startup"],
+        ),
+        key(
+            "idle",
+            DURATION,
+            "\"5m\"",
+            Means("\"5m\""),
+            "Online without a job, when nothing needs it.",
+            NONE,
+        ),
+        key(
+            "lifetime",
+            DURATION,
+            "\"24h\"",
+            Means("\"24h\""),
+            "From launch, while without a job.",
+            &["max_age", "ttl"],
+        ),
+        key(
+            "job",
+            DURATION,
+            "\"6h\"",
+            Without("the forge's own limit"),
+            "On its job; the one limit that may end a running job.",
+            &["job_timeout", "timeout"],
+        ),
+        key(
+            "finish",
+            DURATION,
+            "\"30s\"",
+            Means("\"30s\""),
+            "From its job's end to its own exit.",
+            &["grace"],
+        ),
+    ],
+};
+
+pub(super) static DEFAULT_TENANT: Section = Section {
+    path: "tenant.default",
+    about: "Accounts that are not named.",
+    keys: &[key("cap", CAP, "20", Means("20"), "Most runners at once for each.", CAP_ALSO)],
+};
+
+pub(super) static TENANT: Section = Section {
+    path: "tenant.FORGE.LOGIN",
+    about: "One account of a forge: an organization, a user or an enterprise.",
+    keys: &[key("cap", CAP, "100", Required, "Most runners at once.", CAP_ALSO)],
+};
+
+const CAP: &str = "a whole number or `\"unlimited\"`";
+const CAP_ALSO: &[&str] = &["max", "max_runners", "limit"];
+
+/// Every section a fleet file may hold, in the order of the reference page.
+pub static SCHEMA: [&Section; 16] = [
+    &ROOT,
+    &SERVER,
+    &FORGE,
+    &POLLS,
+    &APP,
+    &HOOK,
+    &PROVIDER,
+    &CAPACITY,
+    &IMAGE,
+    &ARCHIVE,
+    &ENV,
+    &POOL,
+    &NEEDS,
+    &LIMITS,
+    &DEFAULT_TENANT,
+    &TENANT,
+];

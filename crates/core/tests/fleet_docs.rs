@@ -1,0 +1,135 @@
+//! The reference page, the schema and the reader say the same.
+
+use remuda_core::fleet::{Absent, Fleet, Key, Problems, SCHEMA, Section, Source, parse};
+
+const PAGE: &str = include_str!("../../../docs/fleet.md");
+
+/// The part of the page that describes a section.
+fn described(section: &Section) -> String {
+    let title = match section.path {
+        "" => "## The file".to_string(),
+        "forge.NAME.app" | "forge.NAME.hook" => format!("## `[[{}]]`", section.path),
+        path => format!("## `[{path}]`"),
+    };
+    let rows: String = section.keys.iter().map(row).collect();
+    format!(
+        "{title}\n\n{}\n\n| key | takes | when absent | |\n| --- | --- | --- | --- |\n{rows}",
+        section.about
+    )
+}
+
+fn row(key: &Key) -> String {
+    let absent = match key.absent {
+        Absent::Required => "**required**".to_string(),
+        Absent::Means(value) => format!("`{value}`"),
+        Absent::Without(words) => words.to_string(),
+    };
+    format!("| `{}` | {} | {absent} | {} |\n", key.name, key.takes, key.about)
+}
+
+#[test]
+fn every_key_is_on_the_page() {
+    for section in SCHEMA {
+        let expected = described(section);
+        assert!(PAGE.contains(&expected), "docs/fleet.md lacks this text:\n\n{expected}");
+    }
+}
+
+#[test]
+fn the_examples_of_the_page_are_one_good_fleet() {
+    let blocks: Vec<&str> =
+        PAGE.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(blocks.len() > 4, "the page has examples");
+    let sources: Vec<_> =
+        blocks.iter().map(|text| Source { name: "docs/fleet.md", text }).collect();
+    let fleet = parse(&sources).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(fleet.pools.len(), 2);
+}
+
+/// Keys of a table, with their values in TOML.
+type Keys = &'static [(&'static str, &'static str)];
+
+/// A fleet with every section, each with what it requires.
+const BASE: &[(&str, &str, Keys)] = &[
+    ("server", "[server]", &[]),
+    ("forge.NAME", "[forge.github]", &[("token", "\"env:T\"")]),
+    ("forge.NAME.polls", "[forge.github.polls]", &[]),
+    ("forge.NAME.app", "[[forge.github.app]]", &[("id", "1"), ("private_key", "\"env:K\"")]),
+    ("forge.NAME.hook", "[[forge.github.hook]]", &[("secret", "\"env:S\"")]),
+    ("provider.NAME", "[provider.local]", &[("kind", "\"process\"")]),
+    ("image.NAME", "[image.runner]", &[("command", "[\"x\"]")]),
+    (
+        "image.NAME.archive",
+        "[image.runner.archive]",
+        &[
+            ("source", "\"x.tar\""),
+            ("sha256", "\"0000000000000000000000000000000000000000000000000000000000000000\""),
+        ],
+    ),
+    ("image.NAME.env", "[image.runner.env]", &[]),
+    (
+        "pool.NAME",
+        "[pool.small]",
+        &[("labels", "[\"a\"]"), ("provider", "\"local\""), ("image", "\"runner\""), ("max", "1")],
+    ),
+    ("pool.NAME.limits", "[pool.small.limits]", &[]),
+    ("tenant.default", "[tenant.default]", &[]),
+    ("tenant.FORGE.LOGIN", "[tenant.github.acme]", &[("cap", "1")]),
+];
+
+/// [`BASE`] with a key of one section set, or left out.
+fn base(path: &str, key: &str, value: Option<&str>) -> Result<Fleet, Problems> {
+    let mut text = String::new();
+    for (section, header, keys) in BASE {
+        text += &[header, "\n"].concat();
+        for (name, given) in *keys {
+            if (*section, *name) != (path, key) {
+                text += &[name, " = ", given, "\n"].concat();
+            }
+        }
+        if let Some(value) = value.filter(|_| *section == path) {
+            text += &[key, " = ", value, "\n"].concat();
+        }
+    }
+    parse(&[Source { name: "fleet.toml", text: &text }])
+}
+
+fn good(path: &str, key: &str, value: Option<&str>) -> Fleet {
+    base(path, key, value).unwrap_or_else(|problems| panic!("{path}.{key}: {problems}"))
+}
+
+#[test]
+fn every_key_takes_its_example() {
+    for section in SCHEMA {
+        for key in section.keys.iter().filter(|key| !key.example.is_empty()) {
+            good(section.path, key.name, Some(key.example));
+        }
+    }
+}
+
+#[test]
+fn every_default_is_what_an_absent_key_means() {
+    let mut defaults = 0;
+    for section in SCHEMA {
+        for key in section.keys {
+            if let Absent::Means(value) = key.absent {
+                let absent = good(section.path, key.name, None);
+                assert_eq!(absent, good(section.path, key.name, Some(value)), "{}", key.name);
+                defaults += 1;
+            }
+        }
+    }
+    assert!(defaults > 15, "{defaults}");
+}
+
+#[test]
+fn every_required_key_is_missed() {
+    for section in SCHEMA.iter().filter(|section| !section.path.is_empty()) {
+        for key in section.keys.iter().filter(|key| key.absent == Absent::Required) {
+            let problems = base(section.path, key.name, None).unwrap_err();
+            let message = format!("\"{}\" is missing", key.name);
+            assert!(problems.shown()[0].message.ends_with(&message), "{problems}");
+            assert_eq!(problems.total(), 1, "{problems}");
+        }
+    }
+}
