@@ -34,16 +34,17 @@ pub struct Label(Arc<str>);
 impl Label {
     /// Checks `text`, trims it and takes it in lower case.
     pub fn new(text: &str) -> Result<Self, LabelError> {
-        let text = text.trim();
+        // Some characters grow when their case is changed, so the bounds are on what is kept.
+        let text = text.trim().to_lowercase();
         let chars = text.chars().count();
         if chars == 0 {
             Err(LabelError::Empty)
         } else if chars > LABEL_CHARS_MAX {
             Err(LabelError::TooLong(chars))
         } else if text.chars().any(char::is_control) {
-            Err(LabelError::Control(text.into()))
+            Err(LabelError::Control(text))
         } else {
-            Ok(Self(text.to_lowercase().into()))
+            Ok(Self(text.into()))
         }
     }
 
@@ -169,6 +170,7 @@ mod tests {
         assert_eq!(Label::new("a\u{7}b"), Err(LabelError::Control("a\u{7}b".into())));
         assert_eq!(Label::new(" \t"), Err(LabelError::Empty));
         assert_eq!(Label::new(&"x".repeat(257)), Err(LabelError::TooLong(257)));
+        assert_eq!(Label::new(&"İ".repeat(200)), Err(LabelError::TooLong(400)));
     }
 
     #[test]

@@ -1,1 +1,158 @@
-//! Not written yet.
+//! The durable truth of Remuda behind one trait, [`Store`].
+//!
+//! [`MemoryStore`] is the specification: small, obvious, and gone when the process ends.
+//! [`SqliteStore`] answers the same and survives. A store decides nothing: it keeps deliveries as
+//! they came and rows as the core says they are, and refuses a writer whose lease is over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use remuda_core::job::{Attempt, JobKey};
+use remuda_core::name::InstallationId;
+use remuda_core::runner::Runner;
+use remuda_core::{Batch, Change, Delivery, Event, WaitChange};
+
+pub mod clock;
+mod error;
+mod installation;
+pub mod memory;
+pub mod sqlite;
+mod wire;
+
+pub use error::StoreError;
+pub use memory::MemoryStore;
+pub use sqlite::SqliteStore;
+
+/// Most bytes of bodies that one call hands back; the first delivery comes whatever its size.
+pub const BODY_BYTES_PER_CALL_MAX: usize = 32 * 1024 * 1024;
+/// Most reasons-changes kept of one job: the newest.
+pub const WAITS_PER_JOB_MAX: u32 = 500;
+/// Most attempts of one job that are handed back: the newest.
+pub const ATTEMPTS_PER_CALL_MAX: u32 = 1_000;
+
+/// Where deliveries and books are kept.
+///
+/// A call whose future is dropped may still take effect. Whatever fails leaves nothing half done.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Keeps a delivery; it is durable before this returns. One that has the forge and id of a
+    /// delivery already kept is not kept twice.
+    async fn accept(&self, delivery: &Delivery) -> Result<Accepted, StoreError>;
+
+    /// Deliveries numbered above `after` that nobody has decoded yet, in order, at most `limit` and
+    /// at most [`BODY_BYTES_PER_CALL_MAX`]. Those that cannot be decoded are not among them.
+    async fn undecoded(&self, after: u64, limit: u32) -> Result<Vec<(u64, Delivery)>, StoreError>;
+
+    /// Deliveries that could not be decoded, with the decoder's error, the latest failure first, at
+    /// most `limit` and at most [`BODY_BYTES_PER_CALL_MAX`].
+    async fn undecodable(&self, limit: u32) -> Result<Vec<(u64, Delivery, String)>, StoreError>;
+
+    /// Takes or renews the right to write, for `ttl` from now by the database's clock. `None` while
+    /// another holder's lease is in force. A lease that had run out, or was another's, comes back
+    /// with a new epoch, and the older one is over. `holder` must differ between processes.
+    async fn lease(&self, holder: &str, ttl: Duration) -> Result<Option<Lease>, StoreError>;
+
+    /// Gives a lease back, so that the next holder need not wait. No error if it was over already.
+    async fn release(&self, lease: &Lease) -> Result<(), StoreError>;
+
+    /// Everything a new holder of the lease must know.
+    async fn load(&self) -> Result<Books, StoreError>;
+
+    /// Writes one turn and marks deliveries, all or nothing, durable before this returns. Refused
+    /// with [`StoreError::Fenced`] if `lease` is over. Changes that are not durable are left out,
+    /// and so are waits of jobs never written and marks of deliveries already decoded.
+    async fn commit(
+        &self,
+        lease: &Lease,
+        batch: &Batch,
+        decoded: &[Decoded],
+    ) -> Result<(), StoreError>;
+
+    /// Events numbered above `after`, in order, at most `limit`.
+    async fn events(&self, after: u64, limit: u32) -> Result<Vec<(u64, Event)>, StoreError>;
+
+    /// Every attempt of a job, forgotten or not, oldest first, at most [`ATTEMPTS_PER_CALL_MAX`].
+    async fn job_history(&self, key: &JobKey) -> Result<Vec<Attempt>, StoreError>;
+
+    /// Why a job waited, newest first, at most `limit` and at most [`WAITS_PER_JOB_MAX`].
+    async fn wait_history(&self, key: &JobKey, limit: u32) -> Result<Vec<WaitChange>, StoreError>;
+
+    /// Runners, forgotten or not, the highest number first, at most `limit`.
+    async fn runner_history(&self, limit: u32) -> Result<Vec<Runner>, StoreError>;
+
+    /// Succeeds if the store can be read and takes a durable write.
+    async fn check(&self) -> Result<(), StoreError>;
+}
+
+/// What became of a delivery that was handed in. The number orders deliveries by their arrival.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    /// It is kept under this number.
+    New(u64),
+    /// It had been kept before, under this number.
+    Duplicate(u64),
+}
+
+/// The right to write, as long as nobody else has taken it. Only a [`Store`] makes one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    holder: Arc<str>,
+    epoch: u64,
+}
+
+impl Lease {
+    /// The number of this holding: higher than that of every one before.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+}
+
+/// What a decoder made of a kept delivery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decoded {
+    /// The delivery's number.
+    pub sequence: u64,
+    /// Its facts are in the batch of the same commit; or why it cannot be understood.
+    pub result: Result<(), String>,
+}
+
+/// Everything a new holder of the lease must know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Books {
+    /// Which books these are: drawn by lot when they were begun.
+    pub installation: InstallationId,
+    /// Applied to an empty snapshot, these rebuild it: tenants, jobs, runners, instances, back-offs,
+    /// strays, then the next numbers, each kind in the order of its keys.
+    pub changes: Vec<Change>,
+    /// Why the jobs that wait do so, in the order of their keys.
+    pub waits: Vec<WaitChange>,
+}
+
+/// How long what is no longer needed stays. It is removed bit by bit, in the course of commits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Bodies of decoded deliveries.
+    pub bodies: Duration,
+    /// Decoded deliveries, at least as long as their bodies: a redelivery after this is a new one.
+    pub deliveries: Duration,
+    /// Deliveries that cannot be decoded.
+    pub undecodable: Duration,
+    /// Jobs, runners and instances, after they were forgotten.
+    pub history: Duration,
+    /// The newest so many events.
+    pub events: u32,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            bodies: Duration::from_hours(1),
+            // GitHub redelivers for three days.
+            deliveries: Duration::from_hours(3 * 24),
+            undecodable: Duration::from_hours(30 * 24),
+            history: Duration::from_hours(30 * 24),
+            events: 100_000,
+        }
+    }
+}

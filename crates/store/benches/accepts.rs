@@ -1,0 +1,105 @@
+//! Durable accepts per second: `cargo bench -p remuda-store -- [SECONDS] [DIRECTORY]`.
+//!
+//! Callers hand in deliveries of 6 to 12 KiB one after the other, each waiting for its answer. The
+//! last line is one JSON object, of the run with 64 callers.
+#![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use remuda_core::name::ForgeName;
+use remuda_core::{Delivery, Timestamp};
+use remuda_store::sqlite::Settings;
+use remuda_store::{Accepted, SqliteStore, Store as _};
+use tokio::task::JoinSet;
+
+const CALLERS: [u64; 4] = [1, 16, 64, 256];
+
+struct Measured {
+    accepted_per_s: f64,
+    megabytes_per_s: f64,
+    p50_ms: f64,
+    p99_ms: f64,
+}
+
+fn main() {
+    // Cargo adds `--bench`; what else is given is ours.
+    let mut words = std::env::args().skip(1).filter(|word| !word.starts_with("--"));
+    let seconds = words.next().and_then(|word| word.parse().ok()).unwrap_or(5);
+    let parent = words.next().map_or_else(std::env::temp_dir, PathBuf::from);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .build()
+        .expect("a machine that can measure can start threads");
+    println!("callers  accepted/s   MB/s  p50 ms  p99 ms");
+    let mut last = String::new();
+    for callers in CALLERS {
+        let directory = tempfile::tempdir_in(&parent).expect("the directory can be written to");
+        let store = SqliteStore::open(&directory.path().join("books.db"), Settings::default())
+            .expect("a new database opens");
+        let span = Duration::from_secs(seconds);
+        let Measured { accepted_per_s, megabytes_per_s, p50_ms, p99_ms } =
+            runtime.block_on(measure(Arc::new(store), callers, span));
+        println!(
+            "{callers:7} {accepted_per_s:11.0} {megabytes_per_s:6.0} {p50_ms:7.2} {p99_ms:7.2}"
+        );
+        if callers == 64 {
+            last = format!(
+                r#"{{"accepted_per_s":{accepted_per_s:.0},"p50_ms":{p50_ms:.3},"p99_ms":{p99_ms:.3}}}"#
+            );
+        }
+    }
+    println!("{last}");
+}
+
+async fn measure(store: Arc<SqliteStore>, callers: u64, span: Duration) -> Measured {
+    let body: Arc<[u8]> = (0..12 * 1024_u32).map(|n| b"{\"ab: c1}"[n as usize % 9]).collect();
+    let bytes = Arc::new(AtomicU64::new(0));
+    let begun = Instant::now();
+    let mut tasks = JoinSet::new();
+    for caller in 0..callers {
+        let (store, body, bytes) = (store.clone(), body.clone(), bytes.clone());
+        tasks.spawn(async move {
+            let mut took = Vec::new();
+            while begun.elapsed() < span {
+                let delivery = delivery(caller, took.len(), &body);
+                let asked = Instant::now();
+                let answer = store.accept(&delivery).await.expect("there is room for more");
+                took.push(asked.elapsed());
+                assert!(matches!(answer, Accepted::New(_)), "every id is used once");
+                bytes.fetch_add(delivery.body.len() as u64, Ordering::Relaxed);
+            }
+            took
+        });
+    }
+    let mut took: Vec<Duration> = tasks.join_all().await.into_iter().flatten().collect();
+    let seconds = begun.elapsed().as_secs_f64();
+    took.sort_unstable();
+    let at = |part: usize| took[(took.len() - 1) * part / 100].as_secs_f64() * 1e3;
+    Measured {
+        accepted_per_s: count(took.len() as u64) / seconds,
+        megabytes_per_s: count(bytes.load(Ordering::Relaxed)) / 1e6 / seconds,
+        p50_ms: at(50),
+        p99_ms: at(99),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "no run counts to two to the fifty-third")]
+fn count(number: u64) -> f64 {
+    number as f64
+}
+
+/// Ids are spread as a forge's are: in no order.
+fn delivery(caller: u64, number: usize, body: &[u8]) -> Delivery {
+    let spread = (number as u64 ^ (caller << 40)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let length = 6 * 1024 + usize::try_from(spread % (6 * 1024)).unwrap_or_default();
+    Delivery {
+        forge: ForgeName::new("github").expect("the name is plain"),
+        id: format!("{spread:016x}-0000-11f0-8a00-{spread:012x}").into(),
+        event: "workflow_job".into(),
+        received_at: Timestamp::from_millis(0),
+        body: body[..length].into(),
+    }
+}

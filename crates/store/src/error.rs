@@ -1,0 +1,98 @@
+//! What a store can fail with: answers its callers act on, and failures people must end.
+
+use std::sync::Arc;
+
+/// Why a store did not do what it was asked to. None of these leaves a part of it done.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The lease is not in force any more: what was decided under it must not be written.
+    #[error(
+        "the lease of epoch {epoch} is over and nothing was written: \
+         take a lease and load the books again"
+    )]
+    Fenced {
+        /// The epoch of the lease that was shown.
+        epoch: u64,
+    },
+    /// There is no room for more.
+    #[error(
+        "database {place} cannot grow and nothing was written: \
+         free space on its file system or raise its limit"
+    )]
+    Full {
+        /// The database.
+        place: Arc<str>,
+    },
+    /// Somebody else kept the database locked for longer than we wait.
+    #[error(
+        "database {place} is locked by another program and nothing was written: \
+         end the program that has it open"
+    )]
+    Locked {
+        /// The database.
+        place: Arc<str>,
+    },
+    /// The database holds what we never wrote.
+    #[error(
+        "database {place} is damaged ({detail}): \
+         stop, keep a copy of it, and restore it from a backup"
+    )]
+    Corrupt {
+        /// The database.
+        place: Arc<str>,
+        /// What was found.
+        detail: String,
+    },
+    /// A newer version has written to the database.
+    #[error(
+        "database {place} has schema {schema} and this version knows no more than {known}: \
+         run the version that wrote it, or a newer one"
+    )]
+    Newer {
+        /// The database.
+        place: Arc<str>,
+        /// Its newest migration.
+        schema: u32,
+        /// Our newest migration.
+        known: u32,
+    },
+    /// A migration was applied to the database in another form than the one we have.
+    #[error(
+        "database {place} was made with another migration {migration} than this version's: \
+         run the version that made it, or restore a backup"
+    )]
+    Drift {
+        /// The database.
+        place: Arc<str>,
+        /// The number of the migration.
+        migration: u32,
+    },
+    /// A database of another program.
+    #[error("database {place} holds tables that are not ours: name another file")]
+    Foreign {
+        /// The database.
+        place: Arc<str>,
+    },
+    /// The file cannot be made or opened.
+    #[error("cannot open database {place}: {source}")]
+    Open {
+        /// The database.
+        place: Arc<str>,
+        /// Why.
+        source: Arc<std::io::Error>,
+    },
+    /// Anything else that the database says.
+    #[error("database {place} failed and nothing was written: {source}")]
+    Failed {
+        /// The database.
+        place: Arc<str>,
+        /// What it said.
+        source: Arc<rusqlite::Error>,
+    },
+    /// The thread that owns the database has ended.
+    #[error("database {place} is closed: start again")]
+    Closed {
+        /// The database.
+        place: Arc<str>,
+    },
+}

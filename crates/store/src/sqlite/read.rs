@@ -1,0 +1,131 @@
+//! What is read, each inside a transaction: it sees one state of the database.
+
+use remuda_core::job::{Attempt, Job, JobKey};
+use remuda_core::name::InstallationId;
+use remuda_core::runner::{Instance, Runner};
+use remuda_core::{Change, Delivery, Event, WaitChange};
+use rusqlite::{Connection, OptionalExtension as _, Params, Row, params};
+
+use super::row::{self, job_values};
+use super::sql;
+use crate::{ATTEMPTS_PER_CALL_MAX, BODY_BYTES_PER_CALL_MAX, Books, WAITS_PER_JOB_MAX};
+
+fn rows<T>(
+    connection: &Connection,
+    sql: &str,
+    params: impl Params,
+    read: fn(&Row<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<Vec<T>> {
+    connection.prepare_cached(sql)?.query_map(params, read)?.collect()
+}
+
+/// As [`rows`], but ends before the bodies grow over what one call may hand back.
+fn bodies<T>(
+    connection: &Connection,
+    sql: &str,
+    params: impl Params,
+    read: fn(&Row<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<Vec<T>> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut found = statement.query(params)?;
+    let (mut all, mut bytes) = (Vec::new(), 0_usize);
+    while let Some(row) = found.next()? {
+        bytes = bytes.saturating_add(row.get_ref("body")?.as_blob().map_or(0, <[u8]>::len));
+        if bytes > BODY_BYTES_PER_CALL_MAX && !all.is_empty() {
+            break;
+        }
+        all.push(read(row)?);
+    }
+    Ok(all)
+}
+
+/// Numbers given by the database are never above this.
+fn sequence(after: u64) -> i64 {
+    i64::try_from(after).unwrap_or(i64::MAX)
+}
+
+pub(super) fn undecoded(
+    connection: &Connection,
+    after: u64,
+    limit: u32,
+) -> rusqlite::Result<Vec<(u64, Delivery)>> {
+    bodies(connection, sql::UNDECODED, params![sequence(after), limit], row::delivery)
+}
+
+pub(super) fn undecodable(
+    connection: &Connection,
+    limit: u32,
+) -> rusqlite::Result<Vec<(u64, Delivery, String)>> {
+    bodies(connection, sql::UNDECODABLE, [limit], |found| {
+        let (sequence, delivery) = row::delivery(found)?;
+        Ok((sequence, delivery, found.get("error")?))
+    })
+}
+
+pub(super) fn books(connection: &Connection) -> rusqlite::Result<Books> {
+    let installation: InstallationId =
+        connection.prepare_cached(sql::INSTALLATION)?.query_row([], row::installation)?;
+    let mut waits = rows(connection, sql::WAITS, [], row::wait)?;
+    waits.sort_by(|a, b| a.job.cmp(&b.job));
+    Ok(Books { installation, changes: changes(connection)?, waits })
+}
+
+fn changes(connection: &Connection) -> rusqlite::Result<Vec<Change>> {
+    let mut tenants = rows(connection, sql::TENANTS, [], row::tenant)?;
+    tenants.sort_by(|a, b| a.key.cmp(&b.key));
+    let mut jobs: Vec<Job> = rows(connection, &sql::JOBS, [], row::job)?;
+    jobs.sort_by(|a, b| a.key.cmp(&b.key));
+    let mut runners: Vec<Runner> = rows(connection, &sql::RUNNERS, [], row::runner)?;
+    runners.sort_by_key(|runner| runner.id);
+    let mut instances: Vec<Instance> = rows(connection, &sql::INSTANCES, [], row::instance)?;
+    instances.sort_by_key(|instance| instance.id);
+    let mut backoffs = rows(connection, sql::BACKOFFS, [], row::backoff)?;
+    backoffs.sort_by(|a, b| a.0.cmp(&b.0));
+    let mut strays = rows(connection, sql::STRAYS, [], row::stray)?;
+    strays.sort_by(|a, b| a.0.cmp(&b.0));
+    let next = connection.prepare_cached(sql::NEXT)?.query_row([], row::next).optional()?;
+
+    let mut changes: Vec<Change> = tenants.into_iter().map(Change::Tenant).collect();
+    changes.extend(jobs.into_iter().map(|job| Change::Job(Box::new(job))));
+    changes.extend(runners.into_iter().map(|runner| Change::Runner(Box::new(runner))));
+    changes.extend(instances.into_iter().map(|instance| Change::Instance(Box::new(instance))));
+    changes.extend(backoffs.into_iter().map(|(key, value)| Change::Backoff(key, Some(value))));
+    changes.extend(strays.into_iter().map(|(key, value)| Change::Stray(key, Some(value))));
+    changes.extend(next.map(|(runner, instance)| Change::Next { runner, instance }));
+    Ok(changes)
+}
+
+pub(super) fn events(
+    connection: &Connection,
+    after: u64,
+    limit: u32,
+) -> rusqlite::Result<Vec<(u64, Event)>> {
+    rows(connection, sql::EVENTS, params![sequence(after), limit], row::event)
+}
+
+pub(super) fn job_history(connection: &Connection, key: &JobKey) -> rusqlite::Result<Vec<Attempt>> {
+    let (forge, namespace, native) = job_values(key);
+    let params = (forge, namespace, native, ATTEMPTS_PER_CALL_MAX);
+    let mut attempts = rows(connection, &sql::ATTEMPTS, params, row::attempt)?;
+    attempts.reverse();
+    Ok(attempts)
+}
+
+pub(super) fn wait_history(
+    connection: &Connection,
+    key: &JobKey,
+    limit: u32,
+) -> rusqlite::Result<Vec<WaitChange>> {
+    let (forge, namespace, native) = job_values(key);
+    let params = (forge, namespace, native, limit.min(WAITS_PER_JOB_MAX));
+    rows(connection, sql::WAIT_HISTORY, params, row::wait)
+}
+
+pub(super) fn runner_history(connection: &Connection, limit: u32) -> rusqlite::Result<Vec<Runner>> {
+    rows(connection, &sql::RUNNER_HISTORY, [limit], row::runner)
+}
+
+pub(super) fn probe(connection: &Connection) -> rusqlite::Result<()> {
+    connection.prepare_cached(sql::INSTALLATION)?.query_row([], row::installation)?;
+    Ok(())
+}

@@ -1,0 +1,16 @@
+//! What every store promises, and what the one on disk promises besides.
+
+#[cfg(test)]
+mod conformance;
+#[cfg(test)]
+mod crash;
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod nouns;
+#[cfg(test)]
+mod property;
+#[cfg(test)]
+mod schema;
+#[cfg(test)]
+mod trouble;

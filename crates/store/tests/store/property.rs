@@ -1,0 +1,149 @@
+//! Whatever is done to them, a store in `SQLite` and the one in memory tell the same.
+
+use std::time::Duration;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use remuda_core::{Batch, Change, Delivery};
+use remuda_store::{Decoded, Lease, Store};
+
+use crate::fixture::{Fixture, memory, sqlite_in_memory};
+use crate::nouns;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Accept(Delivery),
+    Lease { holder: &'static str, minutes: u64 },
+    Release,
+    Commit(Batch, Vec<Decoded>),
+    Advance { minutes: u64 },
+}
+
+fn decoded() -> impl Strategy<Value = Decoded> {
+    let result = prop_oneof![3 => Just(Ok(())), 1 => any::<String>().prop_map(Err)];
+    (0..12_u64, result).prop_map(|(sequence, result)| Decoded { sequence, result })
+}
+
+fn batch() -> impl Strategy<Value = Batch> {
+    let waits = vec(nouns::wait(nouns::job_key()), 0..4);
+    (vec(nouns::change(), 0..12), waits, vec(nouns::event(), 0..4)).prop_map(
+        |(changes, mut waits, events)| {
+            // Most waits are of jobs in the same batch, as they are in life.
+            let jobs = changes.iter().filter_map(|change| match change {
+                Change::Job(job) => Some(job.key.clone()),
+                Change::Runner(_)
+                | Change::Instance(_)
+                | Change::Tenant(_)
+                | Change::Backoff(..)
+                | Change::Stray(..)
+                | Change::Next { .. }
+                | Change::Orphan(..)
+                | Change::ForgetJob(_)
+                | Change::ForgetRunner(_)
+                | Change::Capacity(..)
+                | Change::Looked(..)
+                | Change::Limited(..) => None,
+            });
+            for (wait, job) in waits.iter_mut().zip(jobs) {
+                wait.job = job;
+            }
+            Batch { changes, waits, events }
+        },
+    )
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let holder = prop_oneof![3 => Just("us"), 1 => Just("them")];
+    prop_oneof![
+        3 => nouns::delivery().prop_map(Step::Accept),
+        2 => (holder, 0..600_u64).prop_map(|(holder, minutes)| Step::Lease { holder, minutes }),
+        1 => Just(Step::Release),
+        4 => (batch(), vec(decoded(), 0..3)).prop_map(|(batch, marks)| Step::Commit(batch, marks)),
+        2 => prop_oneof![0..90_u64, 0..15_000_u64]
+            .prop_map(|minutes| Step::Advance { minutes }),
+    ]
+}
+
+/// Does one step and says everything that can be seen of it.
+async fn take(test: &Fixture, step: &Step, lease: &mut Option<Lease>) -> String {
+    match step {
+        Step::Accept(delivery) => format!("{:?}", test.store.accept(delivery).await),
+        Step::Lease { holder, minutes } => {
+            let answer = test.store.lease(holder, Duration::from_mins(*minutes)).await.unwrap();
+            let said = format!("{answer:?}");
+            if answer.is_some() {
+                *lease = answer;
+            }
+            said
+        }
+        Step::Release => match lease {
+            Some(lease) => format!("{:?}", test.store.release(lease).await),
+            None => String::new(),
+        },
+        Step::Commit(batch, marks) => match lease {
+            Some(lease) => format!("{:?}", test.store.commit(lease, batch, marks).await),
+            None => String::new(),
+        },
+        Step::Advance { minutes } => {
+            test.hand.advance(Duration::from_mins(*minutes));
+            String::new()
+        }
+    }
+}
+
+/// Compares all that the two tell.
+async fn compare(ours: &dyn Store, theirs: &dyn Store) -> Result<(), TestCaseError> {
+    let (a, b) = (ours.load().await.unwrap(), theirs.load().await.unwrap());
+    for change in &a.changes {
+        if let Change::Job(job) = change {
+            let history = ours.job_history(&job.key).await.unwrap();
+            prop_assert_eq!(history, theirs.job_history(&job.key).await.unwrap());
+            let waits = ours.wait_history(&job.key, 100).await.unwrap();
+            prop_assert_eq!(waits, theirs.wait_history(&job.key, 100).await.unwrap());
+        }
+    }
+    prop_assert_eq!(a.changes, b.changes);
+    prop_assert_eq!(a.waits, b.waits);
+    let events = ours.events(0, 1000).await.unwrap();
+    prop_assert_eq!(events, theirs.events(0, 1000).await.unwrap());
+    let undecoded = ours.undecoded(0, 1000).await.unwrap();
+    prop_assert_eq!(undecoded, theirs.undecoded(0, 1000).await.unwrap());
+    let undecodable = ours.undecodable(1000).await.unwrap();
+    prop_assert_eq!(undecodable, theirs.undecodable(1000).await.unwrap());
+    let runners = ours.runner_history(1000).await.unwrap();
+    prop_assert_eq!(runners, theirs.runner_history(1000).await.unwrap());
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn sqlite_tells_what_memory_tells(steps in vec(step(), 1..40)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let (specified, real) = (memory(), sqlite_in_memory());
+            let (mut specified_lease, mut real_lease) = (None, None);
+            for step in &steps {
+                let said = take(&specified, step, &mut specified_lease).await;
+                prop_assert_eq!(said, take(&real, step, &mut real_lease).await, "{:?}", step);
+                compare(&*specified.store, &*real.store).await?;
+            }
+            Ok(())
+        })?;
+    }
+
+    #[test]
+    fn every_value_reads_back_as_it_was_written(changes in vec(nouns::change(), 1..60)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let (specified, real) = (memory(), sqlite_in_memory());
+            let batch = Batch { changes, ..Batch::default() };
+            for test in [&specified, &real] {
+                let lease = test.store.lease("us", Duration::from_mins(1)).await.unwrap().unwrap();
+                test.store.commit(&lease, &batch, &[]).await.unwrap();
+            }
+            compare(&*specified.store, &*real.store).await
+        })?;
+    }
+}
