@@ -196,7 +196,7 @@ fn deregistration_due(world: &Snapshot, runner: &Runner, instance: &Instance) ->
     }
 }
 
-fn destructions(world: &Snapshot, scopes: &BTreeMap<Place, Polled>) -> Vec<Action> {
+fn destructions(world: &Snapshot, scopes: &BTreeMap<Place<'_>, Polled>) -> Vec<Action> {
     let stopping = world.runners_in(RunnerState::Stopping).filter_map(|runner| {
         let instance = world.instance(runner.instance)?;
         let exists = match instance.state {
@@ -233,7 +233,7 @@ fn destructions(world: &Snapshot, scopes: &BTreeMap<Place, Polled>) -> Vec<Actio
 }
 
 /// Where runners register.
-type Place = (ForgeName, Scope);
+type Place<'a> = (&'a ForgeName, &'a Scope);
 
 /// How often a scope's registrations are listed, and when they last were.
 struct Polled {
@@ -242,7 +242,11 @@ struct Polled {
 }
 
 /// What is due, what lets the most move on first: reads of single jobs are the most and can wait.
-fn looks(world: &Snapshot, scopes: &BTreeMap<Place, Polled>, patience: &Patience<'_>) -> Vec<Look> {
+fn looks(
+    world: &Snapshot,
+    scopes: &BTreeMap<Place<'_>, Polled>,
+    patience: &Patience<'_>,
+) -> Vec<Look> {
     let mut due = Vec::new();
     let awaited = awaited(world);
     for provider in world.fleet.providers.values() {
@@ -255,12 +259,13 @@ fn looks(world: &Snapshot, scopes: &BTreeMap<Place, Polled>, patience: &Patience
         if !patience.allows(forge, scope) {
             continue;
         }
-        let polls = world.fleet.forges.get(forge).map_or_else(Polls::default, |f| f.polls);
+        let (forge, scope) = ((*forge).clone(), (*scope).clone());
+        let polls = world.fleet.forges.get(&forge).map_or_else(Polls::default, |f| f.polls);
         if look_due(world, &Subject::Runners(forge.clone(), scope.clone()), polled.every) {
             due.push(Look::Runners { forge: forge.clone(), scope: scope.clone() });
         }
         if look_due(world, &Subject::Jobs(forge.clone(), scope.clone()), polls.jobs) {
-            due.push(Look::Jobs { forge: forge.clone(), scope: scope.clone() });
+            due.push(Look::Jobs { forge, scope });
         }
     }
     due.extend(job_looks(world, patience));
@@ -274,31 +279,21 @@ fn look_due(world: &Snapshot, subject: &Subject, every: Duration) -> bool {
 
 /// Every scope worth looking at: declared ones, those jobs came from, those runners are in. While
 /// something is awaited there, its registrations are listed more often.
-fn scopes(world: &Snapshot) -> BTreeMap<Place, Polled> {
+fn scopes(world: &Snapshot) -> BTreeMap<Place<'_>, Polled> {
     let mut all = BTreeMap::new();
-    let mut note = |place: Place, hurry: fn(&Polls) -> Duration| {
-        if let Some(forge) = world.fleet.forges.get(&place.0) {
-            let every = hurry(&forge.polls);
-            let subject = Subject::Runners(place.0.clone(), place.1.clone());
-            let polled = all
-                .entry(place)
-                .or_insert_with(|| Polled { every, asked_at: world.looked(&subject).asked_at });
-            polled.every = polled.every.min(every);
-        }
-    };
     let seldom = |polls: &Polls| polls.runners * 10;
     let orphans: fn(&Polls) -> Duration =
         if world.orphans.is_empty() { seldom } else { |polls| polls.runners };
     for forge in world.fleet.forges.values() {
         for scope in &forge.scopes {
-            note((forge.name.clone(), scope.clone()), orphans);
+            note(world, &mut all, (&forge.name, scope), orphans);
         }
     }
-    for place in &world.scopes {
-        note(place.clone(), orphans);
+    for (forge, scope) in &world.scopes {
+        note(world, &mut all, (forge, scope), orphans);
     }
     for key in world.strays.keys() {
-        note((key.forge.clone(), key.scope.clone()), |polls| polls.runners);
+        note(world, &mut all, (&key.forge, &key.scope), |polls| polls.runners);
     }
     for runner in world.runners() {
         let hurry: fn(&Polls) -> Duration = match runner.state {
@@ -310,9 +305,24 @@ fn scopes(world: &Snapshot) -> BTreeMap<Place, Polled> {
             | RunnerState::Stopping => |polls| polls.runners,
             RunnerState::Gone => orphans,
         };
-        note((runner.forge.clone(), runner.scope.clone()), hurry);
+        note(world, &mut all, (&runner.forge, &runner.scope), hurry);
     }
     all
+}
+
+fn note<'a>(
+    world: &'a Snapshot,
+    all: &mut BTreeMap<Place<'a>, Polled>,
+    place: Place<'a>,
+    hurry: fn(&Polls) -> Duration,
+) {
+    let Some(forge) = world.fleet.forges.get(place.0) else { return };
+    let every = hurry(&forge.polls);
+    let polled = all.entry(place).or_insert_with(|| {
+        let subject = Subject::Runners(place.0.clone(), place.1.clone());
+        Polled { every, asked_at: world.looked(&subject).asked_at }
+    });
+    polled.every = polled.every.min(every);
 }
 
 /// Providers whose next listing will let something move on.
@@ -329,11 +339,16 @@ fn awaited(world: &Snapshot) -> BTreeSet<&ProviderName> {
 fn is_awaited(world: &Snapshot, instance: &Instance) -> bool {
     let asked = world.looked(&Subject::Instances(instance.provider.clone())).asked_at;
     let unseen_since = |at: Timestamp| asked.is_none_or(|asked| asked <= at);
+    let patience = world.fleet.providers.get(&instance.provider).map(|p| p.absent);
+    let doubtful = instance.missing_since.zip(patience).is_some_and(|(since, patience)| {
+        world.now >= since + patience && unseen_since(since + patience)
+    });
     match instance.state {
         InstanceState::Planned | InstanceState::Gone => false,
-        InstanceState::Launching => instance
-            .launch
-            .is_some_and(|launch| world.now > launch.deadline && unseen_since(launch.deadline)),
+        InstanceState::Launching => {
+            let deadline = instance.launch.map(|launch| launch.deadline);
+            doubtful || deadline.is_some_and(|at| world.now > at && unseen_since(at))
+        }
         InstanceState::Live | InstanceState::Exited => {
             let leaving = instance
                 .runner()
@@ -341,10 +356,6 @@ fn is_awaited(world: &Snapshot, instance: &Instance) -> bool {
                 .filter(|runner| !runner.is_unexplained())
                 .is_some_and(|r| r.state == RunnerState::Busy && r.job_ended_at.is_some())
                 && instance.exit.is_none();
-            let patience = world.fleet.providers.get(&instance.provider).map(|p| p.absent);
-            let doubtful = instance.missing_since.zip(patience).is_some_and(|(since, patience)| {
-                world.now >= since + patience && unseen_since(since + patience)
-            });
             leaving || doubtful || instance.destroyed_at.is_some_and(unseen_since)
         }
     }

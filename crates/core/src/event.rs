@@ -94,7 +94,7 @@ fn runner(world: &Snapshot, old: Option<&Runner>, new: &Runner) -> Option<Event>
         RunnerState::Stopping => text.push_str("is being removed"),
         RunnerState::Gone => text.push_str("is gone"),
     }
-    if let Some(outcome) = new.outcome {
+    if let Some(outcome) = new.outcome.filter(|_| new.state != RunnerState::Busy) {
         let _ = write!(text, " ({})", outcome.as_str());
     }
     let (runner, pool) = (Some(new.id), Some(new.pool.clone()));

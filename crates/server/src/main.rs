@@ -1,3 +1,7 @@
-//! The control plane and the command line.
+//! The `remuda` binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    remuda::cli::main()
+}

@@ -62,7 +62,7 @@ fn answer<R: Rules + Clone>(
     if answer_lost {
         world.mark("answer lost");
         // The performer gives up waiting.
-        let after = Duration::from_secs(60);
+        let after = Duration::from_mins(1);
         answer_failed(world, subject, call, Cause::Unknown, after);
         return;
     }
@@ -99,7 +99,12 @@ pub(crate) fn land<R: Rules + Clone>(world: &mut World<R>, effect: Effect) -> Ve
 }
 
 fn register<R: Rules + Clone>(world: &mut World<R>, caller: (u32, bool), launch: Box<Launch>) {
-    if world.now > launch.deadline {
+    let refused = world.now < world.outage_until;
+    if refused {
+        world.mark("registration refused in an outage");
+        world.refused += 1;
+    }
+    if refused {
         let subject = Subject::Instance(launch.instance);
         answer_failed(world, subject, Call::Register, Cause::Transient, Duration::ZERO);
         return;
@@ -116,6 +121,15 @@ fn register<R: Rules + Clone>(world: &mut World<R>, caller: (u32, bool), launch:
         had_job: false,
     };
     world.truth.runners.insert(id, runner);
+    if world.now > launch.deadline {
+        // A request under way cannot be called back: the forge made the registration after its caller
+        // had given up on it.
+        world.mark("registered too late");
+        world.waste += 1;
+        let subject = Subject::Instance(launch.instance);
+        answer_failed(world, subject, Call::Launch, Cause::Transient, Duration::ZERO);
+        return;
+    }
     let (incarnation, answer_lost) = caller;
     // Whether it is the registration's or the launch's answer that is lost is another chance.
     if answer_lost && world.rng.chance(500) {
@@ -200,6 +214,12 @@ fn destroy<R: Rules + Clone>(world: &mut World<R>, caller: (u32, bool), call: &D
     if let Some(job) = world.truth.job_on(call.instance) {
         return Err(format!("instance {} was destroyed with job {job} on it", call.instance));
     }
+    let listens = world.truth.instances.get(&call.instance).is_some_and(|instance| {
+        instance.exited.is_none() && world.truth.runners.contains_key(&instance.registration)
+    });
+    if listens {
+        return Err(format!("instance {} was destroyed while it could get a job", call.instance));
+    }
     if let Some(instance) = world.truth.instances.remove(&call.instance)
         && let Some(runner) = world.truth.runners.get_mut(&instance.registration)
     {
@@ -218,28 +238,33 @@ fn look_at<R: Rules + Clone>(
     asked_at: Timestamp,
 ) {
     let subject = look.subject();
+    let empty = world.comes_back_empty(&look);
+    let lag = world.lag();
+    let as_of = world.now - lag;
     let fact = match look {
         Look::Job { key, .. } => {
             let denied = world.rng.chance(world.hardship().job_denied);
-            let seen = world.truth.tell(key.native, Source::Read { asked_at });
-            match seen.filter(|_| !denied) {
-                Some(seen) => Observation::Job(Box::new(seen)),
-                None => {
-                    world.mark("job denied");
-                    Observation::JobMissing { key, asked_at }
-                }
+            let seen = world.truth.tell_as_of(key.native, Source::Read { asked_at }, as_of);
+            if let Some(seen) = seen.filter(|_| !denied) {
+                Observation::Job(Box::new(seen))
+            } else {
+                world.mark("job denied");
+                Observation::JobMissing { key, asked_at }
             }
         }
         Look::Jobs { forge, scope } => {
-            let all = world.truth.list_jobs(&scope, asked_at);
+            let mut all = world.truth.list_jobs(&scope, asked_at, as_of);
+            all.retain(|_| !empty);
             Observation::Jobs { forge, scope, asked_at, all }
         }
         Look::Runners { forge, scope } => {
-            let all = world.truth.list_runners(&scope);
+            let mut all = world.truth.list_runners(&scope);
+            all.retain(|_| !empty);
             Observation::Runners { forge, scope, asked_at, all }
         }
         Look::Instances { provider } => {
-            let all = world.truth.list_instances(&provider);
+            let mut all = world.truth.list_instances(&provider);
+            all.retain(|_| !empty);
             Observation::Instances { provider, asked_at, all }
         }
     };

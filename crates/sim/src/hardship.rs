@@ -31,6 +31,12 @@ pub struct Hardship {
     pub job_denied: u32,
     /// The provider says that it is full although it is not.
     pub full: u32,
+    /// A listing comes back empty by surprise; not twice within minutes.
+    pub listing_empty: u32,
+    /// A job is told of as it was up to a minute before it was asked for: a replica lags.
+    pub stale: u32,
+    /// As a job arrives, the forge begins to refuse every registration for a while.
+    pub outage: u32,
 }
 
 impl Hardship {
@@ -50,6 +56,9 @@ impl Hardship {
         cancelled: 0,
         job_denied: 0,
         full: 0,
+        listing_empty: 0,
+        stale: 0,
+        outage: 0,
     };
 
     /// Jobs are cancelled now and then; nothing else.
@@ -71,6 +80,9 @@ impl Hardship {
         cancelled: 50,
         job_denied: 20,
         full: 20,
+        listing_empty: 5,
+        stale: 20,
+        outage: 10,
     };
 
     /// Everything at once, often.
@@ -89,6 +101,9 @@ impl Hardship {
         cancelled: 120,
         job_denied: 100,
         full: 80,
+        listing_empty: 30,
+        stale: 100,
+        outage: 50,
     };
 
     /// The level of that name.

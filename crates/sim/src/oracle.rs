@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use remuda_core::job::{JobKey, JobState};
-use remuda_core::runner::{InstanceState, RunnerState};
+use remuda_core::runner::{InstanceState, Outcome, RunnerState};
 use remuda_core::snapshot::Change;
 use remuda_core::{Snapshot, check};
 
@@ -12,8 +12,16 @@ use crate::truth::Truth;
 /// A broken rule, as a sentence.
 pub(crate) type Verdict = Result<(), String>;
 
-/// After every step: limits hold in reality, and our books are in order.
-pub(crate) fn always(truth: &Truth, books: &Snapshot) -> Verdict {
+/// After every turn: our books are in order.
+pub(crate) fn books(books: &Snapshot) -> Verdict {
+    match check(books).first() {
+        Some(violation) => Err(format!("the books are wrong: {violation}")),
+        None => Ok(()),
+    }
+}
+
+/// After every turn: limits hold in reality.
+pub(crate) fn limits(truth: &Truth, books: &Snapshot) -> Verdict {
     let mut in_pool: BTreeMap<&str, u32> = BTreeMap::new();
     let mut of_owner: BTreeMap<&str, u32> = BTreeMap::new();
     for instance in truth.instances.values() {
@@ -34,16 +42,19 @@ pub(crate) fn always(truth: &Truth, books: &Snapshot) -> Verdict {
     if let Some((runner, times)) = truth.registered.iter().find(|(_, times)| **times > 1) {
         return Err(format!("runner {runner} was registered {times} times"));
     }
-    match check(books).first() {
-        Some(violation) => Err(format!("the books are wrong: {violation}")),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
-/// Of each row that changes: no state moves left, and an ended attempt stays ended.
-pub(crate) fn chain(books: &Snapshot, change: &Change) -> Verdict {
+/// Of each row that changes: no state moves left, an ended attempt stays ended, and nothing that
+/// listens is taken for dead.
+pub(crate) fn chain(truth: &Truth, books: &Snapshot, change: &Change) -> Verdict {
     match change {
         Change::Runner(new) => {
+            let known = books.runner(new.id);
+            let dies = new.state == RunnerState::Draining && new.outcome == Some(Outcome::Died);
+            if dies && known.is_none_or(|old| old.outcome.is_none()) && truth.listens(new) {
+                return Err(format!("runner {} was taken for dead while it listens", new.id));
+            }
             let old = books.runner(new.id).map_or(RunnerState::Pending, |runner| runner.state);
             if new.state < old {
                 return Err(format!("runner {} moved from {old:?} to {:?}", new.id, new.state));
@@ -94,6 +105,15 @@ pub(crate) fn at_rest(truth: &Truth, books: &Snapshot, min_idle: usize) -> Verdi
         if let Some(known) = known.filter(|known| known.is_open()) {
             return Err(format!("job {id} ended and our books say {:?}", known.attempt.state));
         }
+        let lives = 1 + job.put_back + job.told_stale;
+        if let Some(known) = known.filter(|known| known.attempt.number > lives) {
+            let attempts = known.attempt.number;
+            return Err(format!("job {id} lived {lives} times and we count {attempts} attempts"));
+        }
+    }
+    let idle = truth.runners.values().filter(|r| r.online && r.job.is_none()).count();
+    if idle < min_idle {
+        return Err(format!("{idle} runners are idle and {min_idle} should be kept"));
     }
     if truth.instances.len() > min_idle {
         let left: Vec<_> = truth.instances.keys().map(|id| id.0).collect();

@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
+use remuda_core::action::Look;
 use remuda_core::controller::{Controller, Rules, Seen, Sound};
 use remuda_core::job::{Conclusion, JobState};
 use remuda_core::name::InstallationId;
-use remuda_core::observation::{Observation, Source};
+use remuda_core::observation::{Observation, Source, Subject};
 use remuda_core::runner::InstanceId;
+use remuda_core::snapshot::Change;
 use remuda_core::{Action, Snapshot, Timestamp};
 
 use crate::calls::Effect;
@@ -77,6 +79,11 @@ impl fmt::Display for Failure {
 const TRACE_MAX: usize = 5000;
 /// How long after the hardship's end all must be at rest.
 const REST: Duration = Duration::from_hours(6);
+/// While the forge refuses every registration, no more than this many are tried: three owners, each
+/// once as it begins, then with waits that double up to five minutes.
+const OUTAGE_CALLS_MAX: u32 = 50;
+/// Within this time a second listing of one kind does not come back empty.
+const SURPRISE: Duration = Duration::from_mins(5);
 /// In a calm world, no job whose pool has room waits longer than this.
 const CALM_WAIT: Duration = Duration::from_mins(15);
 
@@ -112,6 +119,11 @@ pub(crate) struct World<R> {
     answers: Vec<Seen>,
     arrived: u32,
     calm_since: BTreeMap<u64, Timestamp>,
+    emptied: BTreeMap<Subject, Timestamp>,
+    /// Until when the forge refuses registrations.
+    pub(crate) outage_until: Timestamp,
+    /// How many it has refused in this outage.
+    pub(crate) refused: u32,
     /// Runners that may rightly have been made in vain.
     pub(crate) waste: u32,
     pub(crate) report: Report,
@@ -160,6 +172,9 @@ impl<R: Rules + Clone> World<R> {
             answers: Vec::new(),
             arrived: 0,
             calm_since: BTreeMap::new(),
+            emptied: BTreeMap::new(),
+            outage_until: Timestamp::from_millis(0),
+            refused: 0,
             waste: 0,
             report: Report::default(),
         };
@@ -222,7 +237,7 @@ impl<R: Rules + Clone> World<R> {
 
     /// No more runners were made than jobs and failures explain.
     fn thrift(&self) -> Verdict {
-        let starts: u32 = self.truth.jobs.values().map(|job| job.starts).sum();
+        let starts: u32 = self.truth.jobs.values().map(|job| job.starts + job.told_stale).sum();
         let idle = u32::try_from(estate::MIN_IDLE).unwrap_or(0);
         let explained = starts + self.waste + idle * (1 + self.report.crashes);
         if self.truth.made > explained + explained / 2 {
@@ -293,12 +308,18 @@ impl<R: Rules + Clone> World<R> {
             self.note(|| text.to_string());
         }
         for change in turn.batch.changes.iter().filter(|change| change.is_durable()) {
-            oracle::chain(&self.disk, change)?;
+            oracle::chain(&self.truth, &self.disk, change)?;
             self.disk.apply(std::slice::from_ref(change));
         }
         self.disk.now = self.now;
-        oracle::always(&self.truth, &self.disk)?;
-        self.explained(&controller)?;
+        oracle::limits(&self.truth, &self.disk)?;
+        if turn.batch.changes.iter().any(Change::is_durable) {
+            oracle::books(&self.disk)?;
+        }
+        explained(&controller)?;
+        if self.refused > OUTAGE_CALLS_MAX {
+            return Err(format!("{} registrations were tried in one outage", self.refused));
+        }
         if killed == Some(1) {
             self.mark("killed between the commit and the calls");
             self.die();
@@ -326,19 +347,6 @@ impl<R: Rules + Clone> World<R> {
         self.waste += 2;
         let down = self.rng.span(500, 180_000);
         self.at(down, Event::Restart);
-    }
-
-    /// Every job that asks for a runner is told why it has none.
-    fn explained(&self, controller: &Controller<R>) -> Verdict {
-        let silent = controller
-            .world()
-            .jobs()
-            .filter(|job| job.attempt.state <= JobState::Queued)
-            .find(|job| controller.reasons(&job.key).is_none_or(|(_, why)| why.is_empty()));
-        match silent {
-            Some(job) => Err(format!("job {} waits and nobody says why", job.key)),
-            None => Ok(()),
-        }
     }
 
     /// In a calm world, no job waits long while a pool that fits it has room.
@@ -393,10 +401,17 @@ impl<R: Rules + Clone> World<R> {
             started_at: None,
             completed_at: None,
             starts: 0,
+            put_back: 0,
+            told_stale: 0,
+            before: None,
         };
         self.truth.jobs.insert(id, job);
         self.note(|| format!("job {id} arrives"));
         self.webhook(id);
+        if self.rng.chance(self.hardship().outage) && self.now >= self.outage_until {
+            self.outage_until = self.now + self.rng.span(300_000, 1_800_000);
+            self.refused = 0;
+        }
         if self.rng.chance(self.hardship().cancelled) {
             let after = self.rng.span(0, 1_200_000);
             self.at(after, Event::Cancel(id));
@@ -432,6 +447,26 @@ impl<R: Rules + Clone> World<R> {
             return self.rng.span(300_000, 7_200_000);
         }
         self.rng.span(5, 1500)
+    }
+
+    /// How far behind the replica is that answers a read of jobs.
+    pub(crate) fn lag(&mut self) -> Duration {
+        if self.rng.chance(self.hardship().stale) {
+            return self.rng.span(1000, 60_000);
+        }
+        Duration::ZERO
+    }
+
+    /// True if a listing shows nothing although there may be something: a surprise, not a habit.
+    pub(crate) fn comes_back_empty(&mut self, look: &Look) -> bool {
+        let subject = look.subject();
+        let lately = self.emptied.get(&subject).is_some_and(|at| self.now.since(*at) < SURPRISE);
+        let empty = self.rng.chance(self.hardship().listing_empty) && !lately;
+        if empty {
+            self.mark("listing empty by surprise");
+            self.emptied.insert(subject, self.now);
+        }
+        empty
     }
 
     fn online(&mut self, id: InstanceId) {
@@ -550,7 +585,7 @@ impl<R: Rules + Clone> World<R> {
         if let Some(instance) = self.carrier(job) {
             self.at(Duration::from_secs(5), Event::Exit(instance, 1));
         }
-        self.truth.put_back(job);
+        self.truth.put_back(job, self.now);
         self.webhook(job);
         self.assign();
     }
@@ -570,5 +605,18 @@ impl<R: Rules + Clone> World<R> {
     /// A call has its effect.
     fn land(&mut self, effect: Effect) -> Verdict {
         crate::calls::land(self, effect)
+    }
+}
+
+/// Every job that asks for a runner is told why it has none.
+fn explained<R: Rules>(controller: &Controller<R>) -> Verdict {
+    let silent = controller
+        .world()
+        .jobs()
+        .filter(|job| job.attempt.state <= JobState::Queued)
+        .find(|job| controller.reasons(&job.key).is_none_or(|(_, why)| why.is_empty()));
+    match silent {
+        Some(job) => Err(format!("job {} waits and nobody says why", job.key)),
+        None => Ok(()),
     }
 }

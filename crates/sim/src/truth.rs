@@ -8,7 +8,7 @@ use remuda_core::job::{Conclusion, JobKey, JobState, RunnerRef, Title};
 use remuda_core::label::{LabelSet, Wanted};
 use remuda_core::name::{ForgeName, NodeName, PoolName, ProviderName, RunnerName};
 use remuda_core::observation::{Condition, InstanceSeen, JobSeen, RunnerSeen, Source};
-use remuda_core::runner::{InstanceId, RunnerId};
+use remuda_core::runner::{InstanceId, Runner, RunnerId};
 use remuda_core::tenant::{Repository, Scope, Tenant};
 
 use crate::rng::Rng;
@@ -30,6 +30,20 @@ pub(crate) struct TrueJob {
     pub(crate) completed_at: Option<Timestamp>,
     /// How often it was started.
     pub(crate) starts: u32,
+    /// How often it was put back.
+    pub(crate) put_back: u32,
+    /// How often it was told of as it was no more.
+    pub(crate) told_stale: u32,
+    /// What it was until when.
+    pub(crate) before: Option<(Timestamp, Box<TrueJob>)>,
+}
+
+impl TrueJob {
+    /// Keeps what it is until now, for replicas that lag.
+    fn turns(&mut self, now: Timestamp) {
+        let was = Self { before: None, ..self.clone() };
+        self.before = Some((now, Box::new(was)));
+    }
 }
 
 /// A registration at the forge.
@@ -108,6 +122,7 @@ impl Truth {
             runner.had_job = true;
             let name = runner.name.clone();
             let job = self.jobs.get_mut(&id).expect("it was just listed");
+            job.turns(now);
             job.state = JobState::InProgress;
             job.runner = Some(chosen);
             job.named = Some(RunnerRef { id: chosen, name });
@@ -124,6 +139,7 @@ impl Truth {
         if job.state == JobState::Completed {
             return;
         }
+        job.turns(now);
         job.state = JobState::Completed;
         job.conclusion = Some(conclusion);
         job.completed_at = Some(now);
@@ -133,10 +149,12 @@ impl Truth {
     }
 
     /// Puts a started job back under the same id; its runner's registration ends.
-    pub(crate) fn put_back(&mut self, id: u64) {
+    pub(crate) fn put_back(&mut self, id: u64, now: Timestamp) {
         let Some(job) = self.jobs.get_mut(&id).filter(|j| j.state == JobState::InProgress) else {
             return;
         };
+        job.turns(now);
+        job.put_back += 1;
         job.state = JobState::Queued;
         job.named = None;
         job.started_at = None;
@@ -147,8 +165,27 @@ impl Truth {
 
     /// What the forge says of a job.
     pub(crate) fn tell(&self, id: u64, source: Source) -> Option<JobSeen> {
-        let job = self.jobs.get(&id)?;
-        Some(JobSeen {
+        self.jobs.get(&id).map(|job| self.seen(id, job, source))
+    }
+
+    /// What a replica says of a job that shows the state of an earlier instant.
+    pub(crate) fn tell_as_of(
+        &mut self,
+        id: u64,
+        source: Source,
+        as_of: Timestamp,
+    ) -> Option<JobSeen> {
+        let job = self.jobs.get_mut(&id)?;
+        let before = job.before.clone().filter(|(until, _)| *until > as_of).map(|(_, was)| was);
+        job.told_stale += u32::from(before.is_some());
+        match before {
+            Some(was) => Some(self.seen(id, &was, source)),
+            None => self.tell(id, source),
+        }
+    }
+
+    fn seen(&self, id: u64, job: &TrueJob, source: Source) -> JobSeen {
+        JobSeen {
             key: JobKey::rest(&self.forge, id),
             state: job.state,
             conclusion: job.conclusion,
@@ -162,14 +199,21 @@ impl Truth {
             started_at: job.started_at,
             completed_at: job.completed_at,
             source,
-        })
+        }
     }
 
     /// The open jobs of a scope.
-    pub(crate) fn list_jobs(&self, scope: &Scope, asked_at: Timestamp) -> Vec<JobSeen> {
-        let open = |job: &TrueJob| job.scope == *scope && job.state < JobState::Completed;
-        let ids = self.jobs.iter().filter(|(_, job)| open(job)).map(|(id, _)| *id);
-        ids.filter_map(|id| self.tell(id, Source::Read { asked_at })).collect()
+    pub(crate) fn list_jobs(
+        &mut self,
+        scope: &Scope,
+        asked_at: Timestamp,
+        as_of: Timestamp,
+    ) -> Vec<JobSeen> {
+        let here = self.jobs.iter().filter(|(_, job)| job.scope == *scope);
+        let ids: Vec<u64> = here.map(|(id, _)| *id).collect();
+        let source = Source::Read { asked_at };
+        let told = ids.into_iter().filter_map(|id| self.tell_as_of(id, source, as_of));
+        told.filter(|seen| seen.state < JobState::Completed).collect()
     }
 
     /// The registrations of a scope.
@@ -197,6 +241,14 @@ impl Truth {
             },
         })
         .collect()
+    }
+
+    /// True if a runner of ours really waits for a job.
+    pub(crate) fn listens(&self, runner: &Runner) -> bool {
+        let instance = self.instances.get(&runner.instance).filter(|i| i.exited.is_none());
+        instance
+            .and_then(|instance| self.runners.get(&instance.registration))
+            .is_some_and(|runner| runner.online && runner.job.is_none())
     }
 
     /// The job that is really on an instance right now.

@@ -82,7 +82,7 @@ impl Default for Server {
 pub enum SecretRef {
     /// An environment variable of the server.
     Env(String),
-    /// A file, read anew at each use.
+    /// A file, read when the server starts.
     File(PathBuf),
 }
 

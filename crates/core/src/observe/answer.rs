@@ -7,7 +7,7 @@ use crate::name::{ForgeName, NodeName};
 use crate::observation::{Call, Cause, Subject};
 use crate::reason::BackoffKey;
 use crate::runner::{
-    Instance, InstanceId, InstanceState, LaunchCall, Outcome, Registration, RunnerId, RunnerState,
+    Instance, InstanceId, InstanceState, Outcome, Registration, RunnerId, RunnerState,
 };
 use crate::snapshot::{Backoff, Change, Looked, Snapshot, Stray};
 use crate::tenant::Scope;
@@ -75,9 +75,7 @@ pub(super) fn launched(world: &Snapshot, id: InstanceId, node: Option<&NodeName>
     let mut row = row.clone();
     row.enter(InstanceState::Live, world.now);
     row.node = node.cloned().or(row.node);
-    row.launch = row
-        .launch
-        .map(|call| LaunchCall { answered_at: call.answered_at.or(Some(world.now)), ..call });
+    row.launch = Some(super::supply::answered(world, row.launch));
     changes.push(Change::Instance(Box::new(row)));
     changes
 }

@@ -262,8 +262,9 @@ pub(super) fn listed(
     all: &[JobSeen],
 ) -> Vec<Change> {
     let subject = Subject::Jobs(forge.clone(), scope.clone());
+    let latest = world.looked(&subject).asked_at.max(Some(asked_at));
     let mut changes =
-        vec![Change::Looked(subject, Looked { asked_at: Some(asked_at), ..Looked::default() })];
+        vec![Change::Looked(subject, Looked { asked_at: latest, ..Looked::default() })];
     // A listing of several pages may tell of one job twice: the state furthest on is the later one.
     let mut listed: BTreeMap<&JobKey, &JobSeen> = BTreeMap::new();
     for job in all {

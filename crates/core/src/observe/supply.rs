@@ -21,8 +21,14 @@ use crate::time::Timestamp;
 /// absence from a listing counts, and absent this long before its registration is taken for lost.
 const REGISTRATION_LAG: Duration = Duration::from_mins(1);
 
-fn looked(subject: Subject, asked_at: Timestamp) -> Change {
-    Change::Looked(subject, Looked { asked_at: Some(asked_at), ..Looked::default() })
+fn looked(world: &Snapshot, subject: Subject, asked_at: Timestamp) -> Change {
+    let asked_at = world.looked(&subject).asked_at.max(Some(asked_at));
+    Change::Looked(subject, Looked { asked_at, ..Looked::default() })
+}
+
+/// True if a listing asked later was taken in before: then this one's lacks are old news.
+fn overtaken(world: &Snapshot, subject: &Subject, asked_at: Timestamp) -> bool {
+    world.looked(subject).asked_at.is_some_and(|latest| asked_at < latest)
 }
 
 /// The registrations of a scope were listed.
@@ -33,7 +39,9 @@ pub(super) fn runners(
     asked_at: Timestamp,
     all: &[RunnerSeen],
 ) -> Vec<Change> {
-    let mut changes = vec![looked(Subject::Runners(forge.clone(), scope.clone()), asked_at)];
+    let subject = Subject::Runners(forge.clone(), scope.clone());
+    let overtaken = overtaken(world, &subject, asked_at);
+    let mut changes = vec![looked(world, subject, asked_at)];
     let prefix = Runner::name_prefix(&world.installation);
     let mut listed = BTreeMap::new();
     // A listing of several pages may show one registration twice: online once is online.
@@ -63,7 +71,7 @@ pub(super) fn runners(
             Registration::Removed => false,
         };
         let since = runner.since.at(RunnerState::Idle).unwrap_or(world.now);
-        if here && asked_at >= since + REGISTRATION_LAG {
+        if here && !overtaken && asked_at >= since + REGISTRATION_LAG {
             let change =
                 if connected { found(world, runner) } else { lacking(world, runner, asked_at) };
             changes.extend(change);
@@ -147,7 +155,9 @@ pub(super) fn instances(
     asked_at: Timestamp,
     all: &[InstanceSeen],
 ) -> Vec<Change> {
-    let mut changes = vec![looked(Subject::Instances(provider.clone()), asked_at)];
+    let subject = Subject::Instances(provider.clone());
+    let overtaken = overtaken(world, &subject, asked_at);
+    let mut changes = vec![looked(world, subject, asked_at)];
     let mut listed = BTreeSet::new();
     let mut highest = InstanceId(0);
     for seen in all {
@@ -161,7 +171,7 @@ pub(super) fn instances(
         }
     }
     for row in world.instances().filter(|row| row.provider == *provider) {
-        if !listed.contains(&row.id) {
+        if !overtaken && !listed.contains(&row.id) {
             changes.extend(absent(world, row, asked_at));
         }
     }
@@ -183,10 +193,7 @@ fn present(world: &Snapshot, old: &Instance, seen: &InstanceSeen) -> Option<Chan
     let mut row = old.clone();
     row.missing_since = None;
     row.node = seen.node.clone().or(row.node);
-    if let Some(launch) = row.launch {
-        let answered_at = launch.answered_at.or(Some(world.now));
-        row.launch = Some(LaunchCall { answered_at, ..launch });
-    }
+    row.launch = Some(answered(world, row.launch));
     match seen.condition {
         Condition::Running => row.enter(InstanceState::Live, world.now),
         Condition::Exited(code) => {
@@ -197,6 +204,14 @@ fn present(world: &Snapshot, old: &Instance, seen: &InstanceSeen) -> Option<Chan
     (row != *old).then(|| Change::Instance(Box::new(row)))
 }
 
+/// The launch call of an instance that exists. It was begun even if our books know nothing of it: they
+/// may be a restored copy.
+pub(super) fn answered(world: &Snapshot, launch: Option<LaunchCall>) -> LaunchCall {
+    let launch =
+        launch.unwrap_or(LaunchCall { at: world.now, deadline: world.now, answered_at: None });
+    LaunchCall { answered_at: launch.answered_at.or(Some(world.now)), ..launch }
+}
+
 /// What a listing's lack of an instance says. A launch in flight may still land, a listing asked before
 /// the answer says nothing, and a single surprise is not believed.
 fn absent(world: &Snapshot, old: &Instance, asked_at: Timestamp) -> Option<Change> {
@@ -204,11 +219,9 @@ fn absent(world: &Snapshot, old: &Instance, asked_at: Timestamp) -> Option<Chang
     let launch = old.launch?;
     let mut row = old.clone();
     match old.state {
-        InstanceState::Launching if asked_at > launch.deadline => {
-            row.enter(InstanceState::Gone, world.now);
-        }
-        InstanceState::Planned | InstanceState::Launching | InstanceState::Gone => return None,
-        InstanceState::Live | InstanceState::Exited => {
+        InstanceState::Planned | InstanceState::Gone => return None,
+        InstanceState::Launching if asked_at <= launch.deadline => return None,
+        InstanceState::Launching | InstanceState::Live | InstanceState::Exited => {
             if launch.answered_at.is_some_and(|at| asked_at <= at) {
                 return None;
             }

@@ -20,7 +20,12 @@ use crate::tenant::Scope;
 use crate::time::Timestamp;
 
 /// Runners that could still take a job, by pool and scope; the soonest to be ready first.
-type Supply<'a> = BTreeMap<(&'a PoolName, &'a Scope), VecDeque<RunnerId>>;
+type Supply<'a> = BTreeMap<(&'a PoolName, &'a Scope), VecDeque<Ready>>;
+
+/// How soon a runner will be ready, and which: the order in which runners are counted on. A forge hands
+/// a job to whatever is online, so readiness comes before the fit of the labels; and because runners
+/// that a plan makes come last, the next plan counts on the same ones for the same jobs.
+type Ready = (u8, RunnerId);
 
 /// One kind of job on its way through the plan.
 struct Line<'a> {
@@ -28,6 +33,8 @@ struct Line<'a> {
     /// Pools that could serve it, the fewest needless labels first.
     pools: Vec<&'a Pool>,
     jobs: btree_set::Iter<'a, (Timestamp, JobKey)>,
+    /// The first runners of those pools, as of when they were noted: others may have taken them since.
+    fronts: BinaryHeap<Reverse<(Ready, usize)>>,
 }
 
 struct Planner<'a> {
@@ -60,10 +67,11 @@ pub(super) fn serve(world: &Snapshot) -> Plan {
 
 fn supply(world: &Snapshot) -> Supply<'_> {
     let mut supply = Supply::new();
-    for state in [RunnerState::Idle, RunnerState::Starting, RunnerState::Pending] {
+    let soonest = [RunnerState::Idle, RunnerState::Starting, RunnerState::Pending];
+    for (rank, state) in (0..).zip(soonest) {
         for runner in world.runners_in(state) {
             let of_kind = supply.entry((&runner.pool, &runner.scope)).or_default();
-            of_kind.push_back(runner.id);
+            of_kind.push_back((rank, runner.id));
         }
     }
     supply
@@ -76,7 +84,15 @@ impl<'a> Planner<'a> {
             .world
             .queue
             .iter()
-            .map(|(class, jobs)| Line { class, pools: pools.for_class(class), jobs: jobs.iter() })
+            .map(|(class, jobs)| {
+                let (pools, jobs) = (pools.for_class(class), jobs.iter());
+                let fronts = pools.iter().enumerate().filter_map(|(index, pool)| {
+                    let of_kind = self.supply.get(&(&pool.name, &class.scope))?;
+                    let fit = unfit(pool, class.trust).is_none();
+                    of_kind.front().filter(|_| fit).map(|ready| Reverse((*ready, index)))
+                });
+                Line { class, fronts: fronts.collect(), pools, jobs }
+            })
             .collect();
         let mut heads = BinaryHeap::new();
         for (index, line) in lines.iter_mut().enumerate() {
@@ -105,19 +121,16 @@ impl<'a> Planner<'a> {
     }
 
     /// Finds a runner for the next job of a line, or makes one, or says everything that forbids it.
-    fn serve_one(&mut self, line: &Line<'a>) -> Result<Reason, Vec<Reason>> {
+    fn serve_one(&mut self, line: &mut Line<'a>) -> Result<Reason, Vec<Reason>> {
         let Class { tenant, scope, wanted, trust } = line.class;
-        for pool in line.pools.iter().filter(|pool| unfit(pool, *trust).is_none()) {
-            let of_kind = self.supply.get_mut(&(&pool.name, scope));
-            if let Some(id) = of_kind.and_then(VecDeque::pop_front) {
-                let idle = self.world.runner(id).is_some_and(|r| r.state == RunnerState::Idle);
-                let held_back = self.room.held_back(id);
-                return Ok(match held_back {
-                    Some(reason) => reason,
-                    None if idle => Reason::RunnerIdle(id),
-                    None => Reason::RunnerStarting(id),
-                });
-            }
+        if let Some(id) = self.count_on(line) {
+            let idle = self.world.runner(id).is_some_and(|r| r.state == RunnerState::Idle);
+            let held_back = self.room.held_back(id);
+            return Ok(match held_back {
+                Some(reason) => reason,
+                None if idle => Reason::RunnerIdle(id),
+                None => Reason::RunnerStarting(id),
+            });
         }
         let mut obstacles = BTreeSet::new();
         if line.pools.is_empty() {
@@ -135,6 +148,20 @@ impl<'a> Planner<'a> {
         }
         obstacles.extend(at_cap);
         Err(obstacles.into_iter().collect())
+    }
+
+    /// Takes the soonest ready of the runners that could take a line's next job.
+    fn count_on(&mut self, line: &mut Line<'a>) -> Option<RunnerId> {
+        while let Some(Reverse((ready, index))) = line.fronts.pop() {
+            let place = (&line.pools[index].name, &line.class.scope);
+            let Some(of_kind) = self.supply.get_mut(&place) else { continue };
+            let found = of_kind.pop_front_if(|front| *front == ready);
+            line.fronts.extend(of_kind.front().map(|front| Reverse((*front, index))));
+            if let Some((_, id)) = found {
+                return Some(id);
+            }
+        }
+        None
     }
 
     /// One more runner, with the instance to carry it.
@@ -208,7 +235,7 @@ impl<'a> Planner<'a> {
             let Some(declared) = self.world.fleet.pools.get(*pool) else { continue };
             let kept = if declared.scopes.contains(scope) { declared.min_idle } else { 0 };
             let kept = usize::try_from(kept).unwrap_or(usize::MAX);
-            for id in runners.iter().skip(kept) {
+            for (_, id) in runners.iter().skip(kept) {
                 self.dismiss(declared, *id);
             }
         }

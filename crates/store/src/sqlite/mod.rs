@@ -29,6 +29,9 @@ const STATEMENTS_MAX: usize = 96;
 /// Pages of the log after which it is copied into the file: 4 MiB. With eight times as many, the
 /// hundredth accept that waits for a copy waits 40 ms and not 12, and no more are accepted per second.
 const LOG_PAGES: i64 = 1_000;
+/// Memory for pages of the writer, negative as `SQLite` counts KiB: the bodies of one group must not
+/// push out the indexes that every call reads.
+const CACHE_KIB: i64 = -64 * 1024;
 /// The log's file is cut back to this size once it was copied.
 const LOG_BYTES_KEPT: i64 = 64 * 1024 * 1024;
 
@@ -125,6 +128,7 @@ fn prepare_writer(connection: &Connection, settings: &Settings) -> rusqlite::Res
         if mode == "wal" { Ok(()) } else { Err(no_log(&mode)) }
     })?;
     connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "cache_size", CACHE_KIB)?;
     connection.pragma_update_and_check(None, "wal_autocheckpoint", LOG_PAGES, |_| Ok(()))?;
     connection.pragma_update_and_check(None, "journal_size_limit", LOG_BYTES_KEPT, |_| Ok(()))?;
     if let Some(pages) = settings.pages_max {

@@ -1,0 +1,258 @@
+//! The unix socket beside the database (mode 0600), through which the command line talks to a server.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context;
+use axum::extract::{Path as UrlPath, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use remuda_core::observation::Order;
+use remuda_core::runner::RunnerId;
+use remuda_core::{Observation, Seen};
+use remuda_store::{Store, StoreError};
+use serde::{Deserialize, Serialize};
+use tokio::net::UnixListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::drive::Handle;
+use crate::perform::Outside;
+use crate::view::{self, EventRow, Explanation, Finding};
+
+/// Events read at once to explain a job.
+const EVENTS_PER_PAGE: u32 = 10_000;
+/// Most events shown of a job.
+const EVENTS_SHOWN_MAX: usize = 1000;
+/// Most bytes of a runner's output that are shown.
+const TAIL_BYTES_MAX: usize = 256 * 1024;
+
+#[derive(Clone)]
+pub(crate) struct Api {
+    pub(crate) handle: Handle,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) outside: Arc<Outside>,
+}
+
+/// An error as the socket sends it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Problem {
+    /// What could not be done, and the way out.
+    pub error: String,
+}
+
+/// A person's order to a runner.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum RunnerOrder {
+    /// Leave it alone.
+    Hold {
+        /// Who orders it.
+        who: String,
+        /// Why.
+        why: String,
+    },
+    /// End a hold.
+    Release,
+    /// Remove it unless it has a job.
+    Drain,
+}
+
+#[derive(Deserialize)]
+struct All {
+    #[serde(default)]
+    all: bool,
+}
+
+type Reply = Result<Response, Response>;
+
+fn problem(status: StatusCode, error: impl Into<String>) -> Response {
+    (status, Json(Problem { error: error.into() })).into_response()
+}
+
+fn gone(error: &anyhow::Error) -> Response {
+    problem(StatusCode::SERVICE_UNAVAILABLE, format!("{error:#}"))
+}
+
+impl Api {
+    /// Listens on the socket at `path`; a left-over of a server that is gone is replaced.
+    pub(crate) fn bind(path: &Path) -> anyhow::Result<(UnixListener, Unbind)> {
+        use std::os::unix::fs::PermissionsExt;
+        // Only the holder of the state directory's lock comes here, so nobody listens on it.
+        match std::fs::remove_file(path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot replace {}", path.display()));
+            }
+        }
+        let listener = UnixListener::bind(path)
+            .with_context(|| format!("cannot listen on {}", path.display()))?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+            .with_context(|| format!("cannot make {} private", path.display()))?;
+        Ok((listener, Unbind(path.to_owned())))
+    }
+
+    pub(crate) async fn serve(
+        self,
+        (listener, _unbind): (UnixListener, Unbind),
+        stop: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let routes = Router::new()
+            .route("/v1/jobs", get(jobs))
+            .route("/v1/jobs/{*id}", get(explain))
+            .route("/v1/runners", get(runners))
+            .route("/v1/runners/{id}", get(runner))
+            .route("/v1/runners/{id}/logs", get(logs))
+            .route("/v1/runners/{id}/order", post(order))
+            .route("/v1/pools", get(pools))
+            .route("/v1/doctor", get(doctor))
+            .with_state(self);
+        axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned()).await?;
+        Ok(())
+    }
+}
+
+/// Removes the socket when the server ends.
+pub(crate) struct Unbind(PathBuf);
+
+impl Drop for Unbind {
+    fn drop(&mut self) {
+        // A socket that stays behind is replaced by the next server.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+async fn jobs(State(api): State<Api>, Query(All { all }): Query<All>) -> Reply {
+    let rows = api.handle.ask(move |c| view::jobs(c, all)).await.map_err(|e| gone(&e))?;
+    Ok(Json(rows).into_response())
+}
+
+async fn runners(State(api): State<Api>, Query(All { all }): Query<All>) -> Reply {
+    let rows = api.handle.ask(move |c| view::runners(c, all)).await.map_err(|e| gone(&e))?;
+    Ok(Json(rows).into_response())
+}
+
+async fn pools(State(api): State<Api>) -> Reply {
+    let rows = api.handle.ask(view::pools).await.map_err(|e| gone(&e))?;
+    Ok(Json(rows).into_response())
+}
+
+async fn explain(State(api): State<Api>, UrlPath(id): UrlPath<String>) -> Reply {
+    let wanted = id.clone();
+    let found = api.handle.ask(move |controller| {
+        let keys = view::find_jobs(controller, &wanted);
+        keys.iter().filter_map(|key| view::explain(controller, key)).collect::<Vec<Explanation>>()
+    });
+    let mut found = found.await.map_err(|e| gone(&e))?;
+    if found.len() > 1 {
+        let ids: Vec<_> = found.iter().map(|e| e.job.id.clone()).collect();
+        let text = format!("{id} is the number of several jobs: say one of {}", ids.join(", "));
+        return Err(problem(StatusCode::CONFLICT, text));
+    }
+    let Some(mut explanation) = found.pop() else {
+        let text = format!(
+            "no job {id} is known; `remuda get jobs --all` lists those that are. A job whose delivery \
+             was lost is found by the next listing of its scope"
+        );
+        return Err(problem(StatusCode::NOT_FOUND, text));
+    };
+    explanation.events = events_of(&*api.store, &explanation)
+        .await
+        .map_err(|e| problem(StatusCode::SERVICE_UNAVAILABLE, e.to_string()))?;
+    Ok(Json(explanation).into_response())
+}
+
+/// What happened to a job and to the runners that have or had it. The newest so many, oldest first.
+async fn events_of(
+    store: &dyn Store,
+    explanation: &Explanation,
+) -> Result<Vec<EventRow>, StoreError> {
+    let of_job = |event: &EventRow| {
+        event.job.as_ref() == Some(&explanation.job.id)
+            || event.runner.is_some_and(|id| explanation.runners.iter().any(|row| row.id == id))
+    };
+    let mut found = std::collections::VecDeque::new();
+    let mut after = 0;
+    loop {
+        let page = store.events(after, EVENTS_PER_PAGE).await?;
+        let Some((last, _)) = page.last() else { return Ok(found.into()) };
+        after = *last;
+        let rows = page.iter().map(|(sequence, event)| view::event(*sequence, event));
+        found.extend(rows.filter(of_job));
+        while found.len() > EVENTS_SHOWN_MAX {
+            found.pop_front();
+        }
+    }
+}
+
+async fn runner(State(api): State<Api>, UrlPath(id): UrlPath<u64>) -> Reply {
+    let row = api.handle.ask(move |controller| {
+        let world = controller.world();
+        world.runner(RunnerId(id)).map(|row| view::runner(row, world.instance(row.instance)))
+    });
+    match row.await.map_err(|e| gone(&e))? {
+        Some(row) => Ok(Json(row).into_response()),
+        None => Err(unknown(id)),
+    }
+}
+
+fn unknown(id: u64) -> Response {
+    let text = format!("no runner {id} is known; `remuda get runners --all` lists those that are");
+    problem(StatusCode::NOT_FOUND, text)
+}
+
+async fn logs(State(api): State<Api>, UrlPath(id): UrlPath<u64>) -> Reply {
+    let place = api.handle.ask(move |controller| {
+        let world = controller.world();
+        let instance = world.instance(world.runner(RunnerId(id))?.instance)?;
+        Some((instance.provider.clone(), instance.id))
+    });
+    let Some((provider, instance)) = place.await.map_err(|e| gone(&e))? else {
+        return Err(unknown(id));
+    };
+    match api.outside.tail(&provider, instance, TAIL_BYTES_MAX).await {
+        Ok(bytes) => Ok(bytes.into_response()),
+        Err(error) => Err(problem(StatusCode::BAD_GATEWAY, format!("{error:#}"))),
+    }
+}
+
+async fn order(
+    State(api): State<Api>,
+    UrlPath(id): UrlPath<u64>,
+    Json(order): Json<RunnerOrder>,
+) -> Reply {
+    let runner = RunnerId(id);
+    let known = api.handle.ask(move |c| c.world().runner(runner).is_some());
+    if !known.await.map_err(|e| gone(&e))? {
+        return Err(unknown(id));
+    }
+    let order = match order {
+        RunnerOrder::Hold { who, why } => Order::Hold { runner, who: who.into(), why: why.into() },
+        RunnerOrder::Release => Order::Release { runner },
+        RunnerOrder::Drain => Order::DrainRunner { runner },
+    };
+    api.handle.see(Seen::Fact(Observation::Order(order))).await.map_err(|e| gone(&e))?;
+    Ok(StatusCode::ACCEPTED.into_response())
+}
+
+async fn doctor(State(api): State<Api>) -> Reply {
+    let mut found = api.handle.ask(view::doctor).await.map_err(|e| gone(&e))?;
+    let finding = |level: &str, what: &str, text: String| Finding {
+        level: level.into(),
+        what: what.into(),
+        text,
+    };
+    match api.store.check().await {
+        Ok(()) => found.push(finding("ok", "store", "it takes durable writes".into())),
+        Err(failure) => found.push(finding("error", "store", failure.to_string())),
+    }
+    match api.store.undecodable(20).await {
+        Ok(undecodable) => found.extend(undecodable.into_iter().map(|(_, delivery, error)| {
+            finding("warning", "deliveries", format!("{} cannot be decoded: {error}", delivery.id))
+        })),
+        Err(failure) => found.push(finding("error", "deliveries", failure.to_string())),
+    }
+    Ok(Json(found).into_response())
+}

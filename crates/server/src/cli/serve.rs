@@ -1,0 +1,56 @@
+//! `remuda serve`: the control plane.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use tracing_subscriber::filter::LevelFilter;
+
+use super::{State, asked_to_end, log, runtime, shim};
+use crate::exit::Exit;
+use crate::serve::{Options, Server, listen};
+
+/// Run the control plane
+///
+/// Takes webhook deliveries at /webhooks/github, makes runners for the jobs they tell of and removes
+/// them again. Ends on Ctrl-C or SIGTERM; running jobs run on, and the next start adopts them.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  remuda serve --fleet examples/laptop.toml")]
+pub(super) struct Serve {
+    /// What to serve: see docs/fleet.md
+    #[arg(long, value_name = "FILE")]
+    fleet: PathBuf,
+    /// Where to take deliveries [default: the fleet file's, else 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    #[command(flatten)]
+    state: State,
+    /// Log as JSON, one object a line
+    #[arg(long)]
+    log_json: bool,
+}
+
+impl Serve {
+    pub(super) fn run(self) -> anyhow::Result<Exit> {
+        log(LevelFilter::INFO, self.log_json);
+        let Some(fleet) = super::validate::read(&self.fleet)? else { return Ok(Exit::Failed) };
+        let address = self.listen.unwrap_or(fleet.server.listen);
+        let options = |listener| -> anyhow::Result<Options> {
+            Ok(Options { fleet, listener, state: self.state.directory(), shim: shim()? })
+        };
+        runtime()?.block_on(async {
+            let server = Server::start(options(listen(address).await?)?).await?;
+            let stop = server.stop();
+            let joined = server.join();
+            tokio::pin!(joined);
+            tokio::select! {
+                ended = &mut joined => ended?,
+                () = asked_to_end() => {
+                    stop.cancel();
+                    joined.await?;
+                }
+            }
+            Ok(Exit::Done)
+        })
+    }
+}

@@ -1,0 +1,227 @@
+//! Making the calls: an action in, an answer out. One attempt each, bounded in time; whatever happens is
+//! told as an observation, and what to do about it is decided in the core.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use remuda_core::action::{Deregister, Destroy, Launch, Look};
+use remuda_core::name::{ForgeName, ProviderName};
+use remuda_core::observation::{Call, Cause, Observation, Subject};
+use remuda_core::runner::InstanceId;
+use remuda_core::{Action, Seen, Timestamp};
+use remuda_forge::{Forge, ForgeError, Removal};
+use remuda_provider::{Provider, ProviderError};
+use tokio::sync::mpsc;
+use tracing::debug;
+
+use crate::clock::now;
+
+/// Longest time for a call that is not a launch. Below [`remuda_core::controller::CALL_LOST`], so that
+/// the controller never takes a call for lost that is still being made.
+const CALL_MAX: Duration = Duration::from_secs(150);
+
+/// Everything outside that calls can be made to.
+#[derive(Clone, Default)]
+pub struct Outside {
+    /// By name.
+    pub forges: BTreeMap<ForgeName, Arc<dyn Forge>>,
+    /// By name.
+    pub providers: BTreeMap<ProviderName, Arc<dyn Provider>>,
+}
+
+impl fmt::Debug for Outside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outside")
+            .field("forges", &self.forges.keys())
+            .field("providers", &self.providers.keys())
+            .finish()
+    }
+}
+
+/// What a failed call comes to.
+struct Failed {
+    call: Call,
+    cause: Cause,
+    message: String,
+}
+
+impl Failed {
+    fn forge(call: Call, error: &ForgeError) -> Self {
+        Self { call, cause: error.cause(), message: said(error) }
+    }
+
+    fn provider(call: Call, error: &ProviderError) -> Self {
+        Self { call, cause: error.cause(), message: said(error) }
+    }
+
+    fn timed_out(call: Call, after: Duration) -> Self {
+        let message = format!("no answer within {} s", after.as_secs());
+        Self { call, cause: Cause::Unknown, message }
+    }
+
+    fn undeclared(call: Call, what: &dyn fmt::Display) -> Self {
+        let message = format!("{what} is no longer declared");
+        Self { call, cause: Cause::Invalid, message }
+    }
+}
+
+/// An error with its causes, on one line.
+fn said(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let more = cause.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+impl Outside {
+    /// Makes a call. Facts that are known before its end go to `early`; the rest is the answer.
+    pub async fn perform(&self, action: Action, early: &mpsc::Sender<Seen>) -> Seen {
+        let subject = action.subject();
+        debug!(subject = ?subject, "calling");
+        let outcome = match action {
+            Action::Launch(launch) => self.launch(&launch, early).await,
+            Action::Deregister(call) => bounded(Call::Deregister, self.deregister(&call)).await,
+            Action::Destroy(call) => bounded(Call::Destroy, self.destroy(&call)).await,
+            Action::Look(look) => bounded(Call::Look, self.look(look, now())).await,
+        };
+        let facts = outcome.unwrap_or_else(|failed| {
+            let Failed { call, cause, message } = failed;
+            let message = message.into();
+            vec![Observation::Failed { subject: subject.clone(), call, cause, message }]
+        });
+        Seen::Answer { subject, facts }
+    }
+
+    fn forge(&self, call: Call, name: &ForgeName) -> Result<&Arc<dyn Forge>, Failed> {
+        self.forges.get(name).ok_or_else(|| Failed::undeclared(call, &format_args!("forge {name}")))
+    }
+
+    fn provider(&self, call: Call, name: &ProviderName) -> Result<&Arc<dyn Provider>, Failed> {
+        self.providers
+            .get(name)
+            .ok_or_else(|| Failed::undeclared(call, &format_args!("provider {name}")))
+    }
+
+    async fn launch(
+        &self,
+        launch: &Launch,
+        early: &mpsc::Sender<Seen>,
+    ) -> Result<Vec<Observation>, Failed> {
+        let forge = self.forge(Call::Register, &launch.forge)?;
+        let provider = self.provider(Call::Register, &launch.provider)?;
+        let left = launch.deadline.since(now());
+        let registered = tokio::time::timeout(left, forge.register(launch))
+            .await
+            .map_err(|_| Failed::timed_out(Call::Register, left))?
+            .map_err(|error| Failed::forge(Call::Register, &error))?;
+        let fact = Observation::Registered { runner: launch.runner, id: registered.id };
+        // A receiver that is gone means that the server is stopping; the answer will find that out.
+        let _ = early.send(Seen::Fact(fact)).await;
+        let left = launch.deadline.since(now());
+        let node = tokio::time::timeout(left, provider.launch(launch, &registered.jit))
+            .await
+            .map_err(|_| Failed::timed_out(Call::Launch, left))?
+            .map_err(|error| Failed::provider(Call::Launch, &error))?;
+        Ok(vec![Observation::Launched { instance: launch.instance, node }])
+    }
+
+    async fn deregister(&self, call: &Deregister) -> Result<Vec<Observation>, Failed> {
+        let forge = self.forge(Call::Deregister, &call.forge)?;
+        let removal = forge
+            .deregister(&call.scope, &call.name, call.id)
+            .await
+            .map_err(|error| Failed::forge(Call::Deregister, &error))?;
+        let subject = call.subject.clone();
+        Ok(vec![match removal {
+            Removal::Removed => Observation::Deregistered { subject },
+            Removal::Busy => Observation::DeregisterBusy { subject },
+        }])
+    }
+
+    async fn destroy(&self, call: &Destroy) -> Result<Vec<Observation>, Failed> {
+        let asked_at = now();
+        self.provider(Call::Destroy, &call.provider)?
+            .destroy(call.instance)
+            .await
+            .map_err(|error| Failed::provider(Call::Destroy, &error))?;
+        Ok(vec![Observation::Destroyed { instance: call.instance, asked_at }])
+    }
+
+    async fn look(&self, look: Look, asked_at: Timestamp) -> Result<Vec<Observation>, Failed> {
+        let failed = |error| Failed::forge(Call::Look, &error);
+        match look {
+            Look::Job { key, scope, repository } => {
+                let forge = self.forge(Call::Look, &key.forge)?;
+                let seen = forge.job(&scope, &repository, &key, asked_at).await.map_err(failed)?;
+                Ok(vec![seen.map_or(Observation::JobMissing { key, asked_at }, |seen| {
+                    Observation::Job(Box::new(seen))
+                })])
+            }
+            Look::Jobs { forge, scope } => {
+                let adapter = self.forge(Call::Look, &forge)?;
+                let all = adapter.jobs(&scope, asked_at).await.map_err(failed)?;
+                let listed = Observation::Jobs { forge: forge.clone(), scope, asked_at, all };
+                Ok(std::iter::once(listed).chain(budget(&forge, adapter)).collect())
+            }
+            Look::Runners { forge, scope } => {
+                let adapter = self.forge(Call::Look, &forge)?;
+                let all = adapter.runners(&scope).await.map_err(failed)?;
+                let listed = Observation::Runners { forge: forge.clone(), scope, asked_at, all };
+                Ok(std::iter::once(listed).chain(budget(&forge, adapter)).collect())
+            }
+            Look::Instances { provider } => {
+                let adapter = self.provider(Call::Look, &provider)?;
+                let failed = |error| Failed::provider(Call::Look, &error);
+                let all = adapter.instances().await.map_err(failed)?;
+                let capacity = adapter.capacity().await.map_err(failed)?;
+                Ok(vec![
+                    Observation::Capacity { provider: provider.clone(), capacity },
+                    Observation::Instances { provider, asked_at, all },
+                ])
+            }
+        }
+    }
+
+    /// The last bytes an instance wrote, for people.
+    pub async fn tail(
+        &self,
+        provider: &ProviderName,
+        instance: InstanceId,
+        bytes_max: usize,
+    ) -> anyhow::Result<Vec<u8>> {
+        let adapter = self
+            .providers
+            .get(provider)
+            .ok_or_else(|| anyhow::anyhow!("provider {provider} is not declared"))?;
+        Ok(adapter.tail(instance, bytes_max).await?)
+    }
+}
+
+fn budget(name: &ForgeName, forge: &Arc<dyn Forge>) -> Option<Observation> {
+    forge.budget().map(|left| Observation::Budget {
+        forge: name.clone(),
+        remaining: left.remaining,
+        resets_at: left.resets_at,
+    })
+}
+
+async fn bounded(
+    call: Call,
+    work: impl Future<Output = Result<Vec<Observation>, Failed>>,
+) -> Result<Vec<Observation>, Failed> {
+    let ended = tokio::time::timeout(CALL_MAX, work).await;
+    ended.unwrap_or_else(|_| Err(Failed::timed_out(call, CALL_MAX)))
+}
+
+/// The subject of an instance listing, for hints.
+pub fn listing_of(provider: &ProviderName) -> Subject {
+    Subject::Instances(provider.clone())
+}

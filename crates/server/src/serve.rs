@@ -1,0 +1,215 @@
+//! Putting the server together: books, adapters, loop, listeners; and taking it apart again.
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use remuda_core::fleet::{Fleet, ProviderKind};
+use remuda_core::{Change, Snapshot};
+use remuda_forge::{Forge, GitHub};
+use remuda_provider::Provider;
+use remuda_provider::process::{ProcessProvider, Shim};
+use remuda_store::sqlite::Settings;
+use remuda_store::{Books, Lease, SqliteStore, Store};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::api::Api;
+use crate::clock::clock;
+use crate::drive::{Drive, Forges, Handle, LEASE};
+use crate::intake::Intake;
+use crate::metrics::Metrics;
+use crate::perform::Outside;
+use crate::tasks::Tasks;
+
+/// The one holder of a database whose directory only one server can lock.
+const HOLDER: &str = "local";
+
+/// What a server needs to be told.
+#[derive(Debug)]
+pub struct Options {
+    /// What is declared.
+    pub fleet: Fleet,
+    /// Where deliveries are taken; see [`listen`].
+    pub listener: TcpListener,
+    /// Where books, socket and local instances live.
+    pub state: PathBuf,
+    /// How to execute this program as the shim of a local instance.
+    pub shim: Shim,
+}
+
+/// The socket of a server with this state directory.
+pub fn socket_path(state: &Path) -> PathBuf {
+    state.join("remuda.sock")
+}
+
+/// Takes an address to listen on.
+pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address}; is another server there? Choose with --listen")
+    })
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    addr: SocketAddr,
+    handle: Handle,
+    tasks: Tasks,
+    outside: Arc<Outside>,
+    // Held until the end: it keeps every other server out of the state directory.
+    _lock: OwnedFd,
+}
+
+impl Server {
+    /// Starts a server; it serves once this returns.
+    pub async fn start(options: Options) -> anyhow::Result<Self> {
+        let Options { fleet, listener, state, shim } = options;
+        private_directory(&state)?;
+        let lock = lock(&state)?;
+        let database = state.join("remuda.db");
+        let store: Arc<dyn Store> = Arc::new(
+            SqliteStore::open(&database, Settings::default())
+                .with_context(|| format!("cannot open {}", database.display()))?,
+        );
+        let lease = take_lease(&*store).await?;
+        let books = store.load().await?;
+        let outside = Arc::new(outside(&fleet, &books, &state, &shim)?);
+        let world = snapshot(books, fleet, &lease);
+        let metrics = Arc::new(Metrics::default());
+        let drive = Drive::new(
+            Arc::clone(&store),
+            lease,
+            HOLDER.into(),
+            world,
+            Arc::clone(&outside),
+            Arc::clone(&metrics),
+        );
+        let handle = drive.handle();
+        let addr = listener.local_addr().context("the listener has no address")?;
+        let socket = Api::bind(&socket_path(&state))?;
+        let mut tasks = Tasks::new();
+        let stop = tasks.stop();
+        tasks.spawn("the loop", drive.run(stop.clone()));
+        let forges: Forges = outside.forges.clone();
+        let intake = Intake::new(forges, Arc::clone(&store), handle.clone(), metrics);
+        tasks.spawn("the intake", intake.serve(listener, stop.clone()));
+        let api = Api { handle: handle.clone(), store, outside: Arc::clone(&outside) };
+        tasks.spawn("the socket", api.serve(socket, stop));
+        info!(%addr, state = %state.display(), "serving on {addr}");
+        Ok(Self { addr, handle, tasks, outside, _lock: lock })
+    }
+
+    /// Where deliveries are taken.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// How to ask and tell the loop.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// What its calls are made to; still good after the server has ended.
+    pub(crate) fn outside(&self) -> Arc<Outside> {
+        Arc::clone(&self.outside)
+    }
+
+    /// What tells the server to stop.
+    pub fn stop(&self) -> CancellationToken {
+        self.tasks.stop()
+    }
+
+    /// Waits until the server was told to stop or fails, then joins all that it started. Runners with
+    /// jobs run on; the next server adopts them.
+    pub async fn join(self) -> anyhow::Result<()> {
+        let outcome = self.tasks.join().await;
+        for provider in self.outside.providers.values() {
+            provider.close().await;
+        }
+        outcome
+    }
+}
+
+/// Makes the directory if it is not there, for its owner alone.
+fn private_directory(path: &Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .with_context(|| format!("cannot make the state directory {}", path.display()))
+}
+
+/// The state directory is one server's at a time. The system releases the lock when the server ends,
+/// however it ends, so its successor need not wait for a lease to run out.
+fn lock(state: &Path) -> anyhow::Result<OwnedFd> {
+    let path = state.join("remuda.lock");
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .with_context(|| format!("cannot open {}", path.display()))?;
+    let fd = OwnedFd::from(file);
+    match rustix::fs::flock(&fd, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(fd),
+        Err(rustix::io::Errno::WOULDBLOCK) => bail!(
+            "another server is running on {}; stop it, or choose another directory with --state",
+            state.display()
+        ),
+        Err(error) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+    }
+}
+
+async fn take_lease(store: &dyn Store) -> anyhow::Result<Lease> {
+    let deadline = tokio::time::Instant::now() + LEASE * 2;
+    loop {
+        if let Some(lease) = store.lease(HOLDER, LEASE).await? {
+            return Ok(lease);
+        }
+        if tokio::time::Instant::now() > deadline {
+            bail!("another server holds these books and goes on renewing its lease");
+        }
+        info!("waiting for another server's lease to run out");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+fn outside(fleet: &Fleet, books: &Books, state: &Path, shim: &Shim) -> anyhow::Result<Outside> {
+    let mut outside = Outside::default();
+    for (name, declared) in &fleet.forges {
+        let forge = GitHub::new(declared, clock())
+            .with_context(|| format!("cannot set up forge {name}"))?;
+        outside.forges.insert(name.clone(), Arc::new(forge) as Arc<dyn Forge>);
+    }
+    for (name, declared) in &fleet.providers {
+        let ProviderKind::Process(process) = &declared.kind;
+        let root = process
+            .directory
+            .clone()
+            .unwrap_or_else(|| state.join("instances").join(name.as_str()));
+        let provider = ProcessProvider::new(
+            declared,
+            &fleet.images,
+            root,
+            books.installation.clone(),
+            shim.clone(),
+            clock(),
+        );
+        outside.providers.insert(name.clone(), Arc::new(provider) as Arc<dyn Provider>);
+    }
+    Ok(outside)
+}
+
+fn snapshot(books: Books, fleet: Fleet, lease: &Lease) -> Snapshot {
+    let mut world = Snapshot::new(books.installation, Arc::new(fleet));
+    world.epoch = lease.epoch();
+    let changes: Vec<Change> = books.changes;
+    world.apply(&changes);
+    world
+}

@@ -1,0 +1,424 @@
+//! What people and programs are shown: plain rows read off the controller, the same for the command
+//! line and for `-o json`.
+
+use remuda_core::job::{Job, JobKey};
+use remuda_core::name::PoolName;
+use remuda_core::pool::Pool;
+use remuda_core::reason::BackoffKey;
+use remuda_core::runner::{Instance, InstanceState, Runner, RunnerId, RunnerState};
+use remuda_core::{Controller, Event, Reason, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::clock::rfc3339;
+
+/// A job, on one line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobRow {
+    /// `FORGE/NUMBER`.
+    pub id: String,
+    /// Its repository.
+    pub repository: String,
+    /// Its name in the workflow.
+    pub name: String,
+    /// Its workflow.
+    pub workflow: String,
+    /// What it asks of a runner.
+    pub labels: Vec<String>,
+    /// `waiting`, `queued`, `in_progress` or `completed`.
+    pub state: String,
+    /// How it ended, once it has.
+    pub conclusion: Option<String>,
+    /// Which attempt it is in.
+    pub attempt: u32,
+    /// The runner that has or had it.
+    pub runner: Option<String>,
+    /// When the forge queued it, RFC 3339.
+    pub queued_at: String,
+    /// When it began to run, RFC 3339.
+    pub started_at: Option<String>,
+    /// When it ended, RFC 3339.
+    pub completed_at: Option<String>,
+    /// Why it is not running, in words; empty once it is.
+    pub reasons: Vec<String>,
+}
+
+/// A runner, on one line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunnerRow {
+    /// Our number for it.
+    pub id: u64,
+    /// The name it registers under.
+    pub name: String,
+    /// Its pool.
+    pub pool: String,
+    /// Where it registers.
+    pub scope: String,
+    /// What it offers.
+    pub labels: Vec<String>,
+    /// `pending`, `starting`, `idle`, `draining`, `busy`, `stopping` or `gone`.
+    pub state: String,
+    /// Since when, RFC 3339.
+    pub since: Option<String>,
+    /// The job it has or had.
+    pub job: Option<String>,
+    /// Why it ended or is about to.
+    pub outcome: Option<String>,
+    /// The instance that carries it.
+    pub instance: u64,
+    /// The provider that made that.
+    pub provider: String,
+    /// The node it is on, if known.
+    pub node: Option<String>,
+    /// The instance's state: `planned`, `launching`, `live`, `exited` or `gone`.
+    pub instance_state: String,
+    /// Who ordered it left alone, and why.
+    pub hold: Option<String>,
+}
+
+/// A pool, on one line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolRow {
+    /// Its name.
+    pub name: String,
+    /// Its forge.
+    pub forge: String,
+    /// The scopes it serves; empty means any.
+    pub scopes: Vec<String>,
+    /// What its runners offer.
+    pub labels: Vec<String>,
+    /// Its provider.
+    pub provider: String,
+    /// Its image.
+    pub image: String,
+    /// Most instances.
+    pub max: u32,
+    /// Idle runners kept.
+    pub min_idle: u32,
+    /// Instances that exist or are on their way.
+    pub instances: u32,
+    /// Runners on their way.
+    pub starting: u32,
+    /// Runners waiting for a job.
+    pub idle: u32,
+    /// Runners with a job.
+    pub busy: u32,
+    /// The failures being waited out, if any.
+    pub backoff: Option<String>,
+}
+
+/// Why a job is where it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// The job.
+    pub job: JobRow,
+    /// Since when the reasons are these, RFC 3339.
+    pub since: Option<String>,
+    /// Each reason it is not running.
+    pub reasons: Vec<ReasonRow>,
+    /// The pools its reasons name, and that of its runner.
+    pub pools: Vec<PoolRow>,
+    /// The runner that has or had it, or those on their way to it.
+    pub runners: Vec<RunnerRow>,
+    /// What happened to it and to its runner so far, oldest first.
+    pub events: Vec<EventRow>,
+}
+
+/// A reason, for people and for programs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReasonRow {
+    /// A stable word.
+    pub code: String,
+    /// A sentence.
+    pub text: String,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventRow {
+    /// Its number.
+    pub sequence: u64,
+    /// When, RFC 3339.
+    pub at: String,
+    /// The job it is about.
+    pub job: Option<String>,
+    /// The runner it is about.
+    pub runner: Option<u64>,
+    /// What.
+    pub text: String,
+}
+
+/// A finding of `doctor`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// `ok`, `warning` or `error`.
+    pub level: String,
+    /// What was looked at.
+    pub what: String,
+    /// What was found, and what to do about it.
+    pub text: String,
+}
+
+fn labels<'a>(labels: impl Iterator<Item = &'a remuda_core::label::Label>) -> Vec<String> {
+    labels.map(ToString::to_string).collect()
+}
+
+/// A job as a row.
+pub fn job(controller: &Controller, job: &Job) -> JobRow {
+    let remuda_core::label::Wanted::AllOf(wanted) = &job.wanted;
+    let waits = controller.reasons(&job.key);
+    let attempt = &job.attempt;
+    JobRow {
+        id: job.key.to_string(),
+        repository: job.repository.to_string(),
+        name: job.title.job.to_string(),
+        workflow: job.title.workflow.to_string(),
+        labels: labels(wanted.iter()),
+        state: attempt.state.as_str().into(),
+        conclusion: attempt.conclusion.map(|ended| ended.as_str().into()),
+        attempt: attempt.number,
+        runner: attempt.runner.as_ref().map(|runner| runner.name.to_string()),
+        queued_at: rfc3339(attempt.queued_at),
+        started_at: attempt.started_at.map(rfc3339),
+        completed_at: attempt.completed_at.map(rfc3339),
+        reasons: waits
+            .map(|(_, reasons)| reasons.iter().map(ToString::to_string).collect())
+            .unwrap_or_default(),
+    }
+}
+
+/// Jobs, the oldest first; with `all`, the ended ones still remembered too.
+pub fn jobs(controller: &Controller, all: bool) -> Vec<JobRow> {
+    let mut jobs: Vec<&Job> =
+        controller.world().jobs().filter(|job| all || job.is_open()).collect();
+    jobs.sort_by_key(|job| (job.attempt.queued_at, job.key.clone()));
+    jobs.into_iter().map(|row| job(controller, row)).collect()
+}
+
+/// A runner as a row.
+pub fn runner(runner: &Runner, instance: Option<&Instance>) -> RunnerRow {
+    RunnerRow {
+        id: runner.id.0,
+        name: runner.name.to_string(),
+        pool: runner.pool.to_string(),
+        scope: runner.scope.to_string(),
+        labels: labels(runner.labels.iter()),
+        state: runner.state.as_str().into(),
+        since: runner.since.at(runner.state).map(rfc3339),
+        job: runner.job.as_ref().map(ToString::to_string),
+        outcome: runner.outcome.map(|outcome| outcome.as_str().into()),
+        instance: runner.instance.0,
+        provider: instance.map(|i| i.provider.to_string()).unwrap_or_default(),
+        node: instance.and_then(|i| i.node.as_ref()).map(ToString::to_string),
+        instance_state: instance.map_or("gone", |i| i.state.as_str()).into(),
+        hold: runner.hold.as_ref().map(|hold| format!("{}: {}", hold.who, hold.why)),
+    }
+}
+
+/// Runners by number; with `all`, the gone ones still remembered too.
+pub fn runners(controller: &Controller, all: bool) -> Vec<RunnerRow> {
+    let world = controller.world();
+    world
+        .runners()
+        .filter(|row| all || row.state < RunnerState::Gone)
+        .map(|row| runner(row, world.instance(row.instance)))
+        .collect()
+}
+
+/// Every declared pool with what it holds.
+pub fn pools(controller: &Controller) -> Vec<PoolRow> {
+    let pools = controller.world().fleet.pools.values();
+    pools.map(|declared| pool(controller, declared)).collect()
+}
+
+/// A pool as a row.
+pub fn pool(controller: &Controller, pool: &Pool) -> PoolRow {
+    let world = controller.world();
+    let count = |wanted: &[RunnerState]| {
+        let of_pool = world.runners().filter(|r| r.pool == pool.name && wanted.contains(&r.state));
+        u32::try_from(of_pool.count()).unwrap_or(u32::MAX)
+    };
+    let live = world.instances().filter(|i| i.pool == pool.name && i.state < InstanceState::Gone);
+    let key = BackoffKey::Pool(pool.name.clone());
+    let backoff = world.backoffs().find(|(found, _)| **found == key);
+    PoolRow {
+        name: pool.name.to_string(),
+        forge: pool.forge.to_string(),
+        scopes: pool.scopes.iter().map(ToString::to_string).collect(),
+        labels: labels(pool.labels.iter()),
+        provider: pool.provider.to_string(),
+        image: pool.image.to_string(),
+        max: pool.max,
+        min_idle: pool.min_idle,
+        instances: u32::try_from(live.count()).unwrap_or(u32::MAX),
+        starting: count(&[RunnerState::Pending, RunnerState::Starting]),
+        idle: count(&[RunnerState::Idle]),
+        busy: count(&[RunnerState::Busy]),
+        backoff: backoff.map(|(_, found)| found.because.to_string()),
+    }
+}
+
+/// The jobs a person may mean by `id`: `FORGE/NUMBER`, or the number alone.
+pub fn find_jobs(controller: &Controller, id: &str) -> Vec<JobKey> {
+    let meant = |key: &&JobKey| key.to_string() == id || key.native.to_string() == id;
+    controller.world().jobs().map(|job| &job.key).filter(meant).cloned().collect()
+}
+
+/// Why a job is where it is, without its events.
+pub fn explain(controller: &Controller, key: &JobKey) -> Option<Explanation> {
+    let row = controller.world().job(key)?;
+    let world = controller.world();
+    let waits = controller.reasons(key);
+    let reasons = waits.map(|(_, reasons)| &**reasons).unwrap_or_default();
+    let of_job = |runner: &&Runner| {
+        runner.job.as_ref() == Some(key)
+            || row.attempt.runner.as_ref().is_some_and(|found| found.name == runner.name)
+            || reasons.iter().any(|reason| named_runner(reason) == Some(runner.id))
+    };
+    let of_job: Vec<&Runner> = world.runners().filter(of_job).collect();
+    let tried = |declared: &&Pool| {
+        of_job.iter().any(|runner| runner.pool == declared.name)
+            || reasons.iter().any(|reason| named_pool(reason) == Some(&declared.name))
+    };
+    let tried = world.fleet.pools.values().filter(tried);
+    Some(Explanation {
+        job: job(controller, row),
+        since: waits.map(|(since, _)| rfc3339(since)),
+        reasons: reasons.iter().map(reason).collect(),
+        pools: tried.map(|declared| pool(controller, declared)).collect(),
+        runners: of_job.iter().map(|row| runner(row, world.instance(row.instance))).collect(),
+        events: Vec::new(),
+    })
+}
+
+/// The runner a reason is about, if it is about one.
+fn named_runner(reason: &Reason) -> Option<RunnerId> {
+    match reason {
+        Reason::RunnerStarting(id) | Reason::RunnerIdle(id) => Some(*id),
+        Reason::HeldByForge
+        | Reason::NoPoolHasLabels { .. }
+        | Reason::PoolFull(_)
+        | Reason::ProviderFull(_)
+        | Reason::NoNodeHasRoom(_)
+        | Reason::TenantAtCap { .. }
+        | Reason::BackingOff { .. }
+        | Reason::Proving { .. }
+        | Reason::TrustUnknown(_)
+        | Reason::NotTrusted(_)
+        | Reason::UnknownToForge { .. } => None,
+    }
+}
+
+/// The pool a reason is about, if it is about one.
+fn named_pool(reason: &Reason) -> Option<&PoolName> {
+    match reason {
+        Reason::NoPoolHasLabels { nearest, .. } => nearest.as_ref().map(|(pool, _)| pool),
+        Reason::PoolFull(pool)
+        | Reason::NoNodeHasRoom(pool)
+        | Reason::TrustUnknown(pool)
+        | Reason::NotTrusted(pool) => Some(pool),
+        Reason::BackingOff { what, .. } | Reason::Proving { what } => match what {
+            BackoffKey::Pool(pool) => Some(pool),
+            BackoffKey::Provider(_) | BackoffKey::Scope(..) => None,
+        },
+        Reason::HeldByForge
+        | Reason::ProviderFull(_)
+        | Reason::TenantAtCap { .. }
+        | Reason::RunnerStarting(_)
+        | Reason::RunnerIdle(_)
+        | Reason::UnknownToForge { .. } => None,
+    }
+}
+
+fn reason(reason: &Reason) -> ReasonRow {
+    ReasonRow { code: reason.code().into(), text: reason.to_string() }
+}
+
+/// An event as a row.
+pub fn event(sequence: u64, event: &Event) -> EventRow {
+    EventRow {
+        sequence,
+        at: rfc3339(event.at),
+        job: event.job.as_ref().map(ToString::to_string),
+        runner: event.runner.map(|id| id.0),
+        text: event.text.to_string(),
+    }
+}
+
+fn finding(level: &str, what: impl Into<String>, text: impl Into<String>) -> Finding {
+    Finding { level: level.into(), what: what.into(), text: text.into() }
+}
+
+/// What a look at the books finds: each thing that a person may want to act on, and what is fine.
+pub fn doctor(controller: &Controller) -> Vec<Finding> {
+    let world = controller.world();
+    let mut found = Vec::new();
+    for violation in remuda_core::check(world) {
+        let text = format!("{violation}; this is a bug of Remuda: please report it");
+        found.push(finding("error", "books", text));
+    }
+    if found.is_empty() {
+        found.push(finding("ok", "books", "every invariant holds"));
+    }
+    for (key, backoff) in world.backoffs() {
+        let text = format!(
+            "{} failures in a row, the last: {}; next try at {}",
+            backoff.failures,
+            backoff.because,
+            rfc3339(backoff.until)
+        );
+        found.push(finding("warning", key.to_string(), text));
+    }
+    for forge in world.fleet.forges.keys() {
+        if let Some(until) = world.limited_until(forge) {
+            let text = format!("it limits our calls until {}", rfc3339(until));
+            found.push(finding("warning", format!("forge {forge}"), text));
+        }
+    }
+    found.extend(failing_looks(controller));
+    for (key, stray) in world.strays() {
+        let text = format!("registration {} in {} has no runner of ours", stray.name, key.scope);
+        found.push(finding("warning", "strays", text));
+    }
+    let mut unserved = std::collections::BTreeMap::new();
+    for (_, _, reasons) in controller.waits() {
+        for reason in reasons.iter().filter(|reason| reason.code() == "no_pool_has_labels") {
+            *unserved.entry(reason.to_string()).or_insert(0_u32) += 1;
+        }
+    }
+    for (text, count) in unserved {
+        found.push(finding("warning", "demand", format!("{count} job(s) wait: {text}")));
+    }
+    found
+}
+
+fn failing_looks(controller: &Controller) -> Vec<Finding> {
+    use remuda_core::observation::Subject;
+    let world = controller.world();
+    let mut found = Vec::new();
+    for provider in world.fleet.providers.keys() {
+        let looked = world.looked(&Subject::Instances(provider.clone()));
+        let what = format!("provider {provider}");
+        found.push(look_finding(what, looked, world.now));
+    }
+    for forge in world.fleet.forges.values() {
+        for scope in &forge.scopes {
+            let looked = world.looked(&Subject::Runners(forge.name.clone(), scope.clone()));
+            found.push(look_finding(format!("{scope} at {}", forge.name), looked, world.now));
+        }
+    }
+    found
+}
+
+fn look_finding(what: String, looked: remuda_core::snapshot::Looked, now: Timestamp) -> Finding {
+    match (looked.asked_at, looked.failures) {
+        (Some(at), 0) => {
+            let ago = now.since(at).as_secs();
+            finding("ok", what, format!("listed {ago} s ago"))
+        }
+        (None, 0) => finding("ok", what, "not looked at yet"),
+        (_, failures) => {
+            let text = format!("the last {failures} listing(s) failed; see the log for why");
+            finding("error", what, text)
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! A sandbox GitHub and a server beside it, in one temporary directory.
+#![allow(
+    clippy::allow_attributes,
+    dead_code,
+    unreachable_pub,
+    reason = "each test uses its own part of what is shared, so no expectation holds for all"
+)]
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use remuda_sandbox::{AppConfig, AppId, Config, OwnerConfig, OwnerKind, Sandbox, Statistics};
+use tempfile::TempDir;
+
+pub const SECRET: &str = "It's a Secret to Everybody";
+
+/// The binary under test.
+pub const REMUDA: &str = env!("CARGO_BIN_EXE_remuda");
+
+/// Sandbox, fleet file and state directory.
+pub struct Estate {
+    pub sandbox: Sandbox,
+    pub directory: TempDir,
+    pub listen: SocketAddr,
+}
+
+/// A port that was free a moment ago.
+pub fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap()
+}
+
+impl Estate {
+    /// An organization `acme` and a person `solo`, each with a repository `app`, and a fleet of two
+    /// pools: `small` (self-hosted, linux) and `rvv` (self-hosted, linux, rvv).
+    pub async fn new(config: Config) -> Self {
+        let listen = free_address();
+        let mut app = AppConfig::new(1);
+        app.webhook_url = Some(format!("http://{listen}/webhooks/github"));
+        app.webhook_secret = SECRET.into();
+        let owner = |login: &str, kind| OwnerConfig {
+            login: login.into(),
+            kind,
+            repositories: vec!["app".into()],
+        };
+        let owners = vec![owner("acme", OwnerKind::Organization), owner("solo", OwnerKind::User)];
+        let sandbox = Sandbox::start(Config { owners, apps: vec![app], ..config }).await.unwrap();
+        let estate = Self { sandbox, directory: tempfile::tempdir().unwrap(), listen };
+        estate.write_fleet();
+        estate
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.path("state")
+    }
+
+    pub fn fleet(&self) -> PathBuf {
+        self.path("fleet.toml")
+    }
+
+    fn write_fleet(&self) {
+        use secrecy::ExposeSecret;
+        let key = self.sandbox.app_private_key_pem(AppId(1)).unwrap();
+        std::fs::write(self.path("app.pem"), key.expose_secret()).unwrap();
+        std::fs::write(self.path("hook"), SECRET).unwrap();
+        let text = format!(
+            r#"
+[server]
+listen = "{listen}"
+
+[forge.github]
+api = "{api}/api/v3"
+scopes = ["org:acme", "repo:solo/app"]
+polls = {{ starting = "1s", runners = "2s", jobs = "2s", job = "10s" }}
+
+[[forge.github.app]]
+id = 1
+private_key = "file:{key}"
+webhook_secret = "file:{hook}"
+
+[provider.local]
+kind = "process"
+poll = "1s"
+absent = "5s"
+launch_deadline = "20s"
+
+[image.sandbox]
+command = ["{REMUDA}", "sandbox", "runner"]
+
+[pool.small]
+labels = ["self-hosted", "linux"]
+provider = "local"
+image = "sandbox"
+max = 6
+limits = {{ idle = "3s", finish = "5s", boot = "60s" }}
+
+[pool.rvv]
+labels = ["self-hosted", "linux", "rvv"]
+provider = "local"
+image = "sandbox"
+max = 2
+limits = {{ idle = "3s", finish = "5s", boot = "60s" }}
+
+[tenant.default]
+cap = 20
+"#,
+            listen = self.listen,
+            api = self.sandbox.url(),
+            key = self.path("app.pem").display(),
+            hook = self.path("hook").display(),
+        );
+        std::fs::write(self.fleet(), text).unwrap();
+    }
+
+    /// Starts the server as a process of its own; it logs to `server.log`.
+    pub fn serve(&self) -> Served {
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.path("server.log"))
+            .unwrap();
+        let child = Command::new(REMUDA)
+            .arg("serve")
+            .arg("--fleet")
+            .arg(self.fleet())
+            .arg("--state")
+            .arg(self.state())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        Served(child)
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.path("server.log")).unwrap_or_default()
+    }
+
+    /// Waits until the sandbox's records say so.
+    pub async fn until(&self, what: &str, reached: impl Fn(&Statistics) -> bool) -> Statistics {
+        let waiting = self.sandbox.wait_until(reached);
+        match tokio::time::timeout(std::time::Duration::from_secs(120), waiting).await {
+            Ok(statistics) => statistics,
+            Err(_) => {
+                panic!("{what} was not reached: {:?}\n{}", self.sandbox.statistics(), self.log())
+            }
+        }
+    }
+
+    /// Processes that work below the state directory: instances and their shims.
+    pub fn processes(&self) -> Vec<u32> {
+        processes_below(&self.state())
+    }
+}
+
+pub fn processes_below(directory: &Path) -> Vec<u32> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
+        if std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(directory))
+        {
+            found.push(pid);
+        }
+    }
+    found
+}
+
+/// A server process; killed when dropped.
+pub struct Served(Child);
+
+impl Served {
+    /// SIGKILL: no chance to say goodbye.
+    pub fn kill(mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+
+    /// SIGTERM, and its exit code.
+    pub fn stop(mut self) -> Option<i32> {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.0.wait().unwrap().code()
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
