@@ -91,6 +91,8 @@ pub struct Statistics {
     pub requeued: u64,
     /// Jobs that nobody took in time.
     pub jobs_expired: u64,
+    /// REST requests that a fault struck.
+    pub requests_struck: u64,
     /// Runners and their registrations.
     pub runners: RunnerStatistics,
     /// Webhooks.
@@ -178,6 +180,7 @@ impl Statistics {
             conclusions,
             requeued: counts.requeued,
             jobs_expired: counts.jobs_expired,
+            requests_struck: counts.requests_struck,
             runners: RunnerStatistics {
                 created: counts.registered,
                 removed: counts.registered - registered,

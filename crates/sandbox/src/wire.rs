@@ -19,7 +19,7 @@ pub(crate) struct Hello {
     pub(crate) os: String,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub(crate) struct Welcome {
     pub(crate) session: String,
     /// How long a poll is held, in milliseconds; a runner waits somewhat longer.

@@ -16,6 +16,7 @@ struct Action {
 
 #[derive(Deserialize)]
 struct WorkflowJob {
+    action: Option<String>,
     workflow_job: Option<Job>,
     repository: Option<WireRepository>,
 }
@@ -28,17 +29,15 @@ pub(super) fn decode(delivery: &Delivery) -> Result<Vec<Observation>, DecodeErro
     if delivery.body.starts_with(b"payload=") {
         return Err(DecodeError::Form);
     }
-    // The action first: one we do not know may come with anything.
-    let action: Action = read(&delivery.body)?;
-    let state = match action.action.as_deref() {
-        Some("queued") => JobState::Queued,
-        Some("in_progress") => JobState::InProgress,
-        Some("completed") => JobState::Completed,
-        Some("waiting") => JobState::Waiting,
-        Some(_) => return Ok(Vec::new()),
-        None => return Err(DecodeError::Missing("action")),
+    let event: WorkflowJob = match read(&delivery.body) {
+        Ok(event) => event,
+        // An action we do not know may come with anything.
+        Err(error) => {
+            let action: Action = read(&delivery.body)?;
+            return told(action.action.as_deref())?.map_or(Ok(Vec::new()), |_| Err(error));
+        }
     };
-    let event: WorkflowJob = read(&delivery.body)?;
+    let Some(state) = told(event.action.as_deref())? else { return Ok(Vec::new()) };
     let job = event.workflow_job.ok_or(DecodeError::Missing("workflow_job"))?;
     let home = event.repository.ok_or(DecodeError::Missing("repository"))?;
     let home = home.home(&delivery.forge)?;
@@ -48,6 +47,18 @@ pub(super) fn decode(delivery: &Delivery) -> Result<Vec<Observation>, DecodeErro
     let source = Source::Delivery { received_at: delivery.received_at };
     let seen = job.seen(&delivery.forge, &home, state, source)?;
     Ok(vec![Observation::Job(Box::new(seen))])
+}
+
+/// The state an action tells of; none if it is not one we know.
+fn told(action: Option<&str>) -> Result<Option<JobState>, DecodeError> {
+    match action {
+        Some("queued") => Ok(Some(JobState::Queued)),
+        Some("in_progress") => Ok(Some(JobState::InProgress)),
+        Some("completed") => Ok(Some(JobState::Completed)),
+        Some("waiting") => Ok(Some(JobState::Waiting)),
+        Some(_) => Ok(None),
+        None => Err(DecodeError::Missing("action")),
+    }
 }
 
 fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, DecodeError> {

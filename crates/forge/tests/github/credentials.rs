@@ -17,6 +17,7 @@ fn minted(fake: &Fake) -> usize {
     fake.world().count(&Method::POST, "/access_tokens")
 }
 
+// A58
 #[tokio::test]
 async fn a_token_serves_until_five_minutes_before_its_end() {
     let fake = Fake::start(World::acme()).await;
@@ -87,6 +88,7 @@ async fn an_api_must_be_https_or_loopback() {
     assert!(!format!("{error} {error:?}").contains("hunter2"));
 }
 
+// W43
 #[tokio::test]
 async fn a_clock_that_is_far_off_is_allowed_for_from_the_second_call_on() {
     for minutes in [-30, 30] {
@@ -120,6 +122,7 @@ async fn a_clock_that_is_a_little_off_needs_no_allowance() {
     }
 }
 
+// A60
 #[tokio::test]
 async fn an_app_that_github_does_not_know_is_for_a_person_to_mend() {
     let fake = Fake::start(World::acme()).await;
@@ -266,6 +269,7 @@ async fn a_revoked_token_is_replaced_by_the_next_call() {
     github.register(&launch("org:acme", "rvv-1")).await.unwrap();
 }
 
+// W11
 #[tokio::test]
 async fn a_token_opens_no_more_than_it_must() {
     let fake = Fake::start(World::acme()).await;

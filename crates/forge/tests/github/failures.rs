@@ -31,6 +31,7 @@ async fn listing(fault: Fault) -> ForgeError {
     fake.wary(&fault).runners(&scope("org:acme")).await.unwrap_err()
 }
 
+// W30: every call is bounded in time
 #[tokio::test]
 async fn a_registration_without_a_clear_answer_may_have_happened() {
     for fault in [
@@ -51,6 +52,7 @@ async fn a_registration_without_a_clear_answer_may_have_happened() {
     }
 }
 
+// A66
 #[tokio::test]
 async fn a_registration_that_was_refused_did_not_happen() {
     for (status, body) in

@@ -255,6 +255,7 @@ async fn more_runs_than_github_lists_are_an_error() {
     assert!(matches!(error, ForgeError::TooLong { max: 1000, .. }), "{error}");
 }
 
+// A67
 #[tokio::test]
 async fn a_job_is_read_with_its_tenant_which_is_asked_for_once() {
     let mut world = World::acme();
@@ -290,6 +291,7 @@ async fn a_job_with_a_conclusion_is_over_whatever_its_status_says() {
     assert_eq!(github.jobs(&scope("org:acme"), fake.now()).await, Ok(vec![]));
 }
 
+// A68, W21
 #[tokio::test]
 async fn a_job_that_nobody_knows_is_missing_and_an_error_is_not() {
     let fake = Fake::start(World::acme()).await;

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::fake::{Fake, World};
 use super::{in_group, launch};
 
+// A62, A63
 #[tokio::test]
 async fn an_organizations_runner_joins_a_group_that_is_made_once() {
     let fake = Fake::start(World::acme()).await;
@@ -36,6 +37,7 @@ async fn a_pools_own_group_is_preferred_to_the_forges() {
     assert_eq!(fake.world().runners["orgs/acme"][0].group, 5);
 }
 
+// A61, W42
 #[tokio::test]
 async fn a_group_on_the_second_page_is_found_and_not_made_again() {
     let fake = Fake::start(World::acme()).await;
@@ -73,6 +75,7 @@ async fn a_group_that_was_removed_is_asked_for_anew_by_the_next_call() {
     github.register(&launch("org:acme", "rvv-2")).await.unwrap();
 }
 
+// A59, A65
 #[tokio::test]
 async fn a_personal_accounts_runner_registers_at_its_repository() {
     let fake = Fake::start(World::ada()).await;
@@ -84,6 +87,7 @@ async fn a_personal_accounts_runner_registers_at_its_repository() {
     assert!(world.groups.is_empty());
 }
 
+// A64
 #[tokio::test]
 async fn a_name_that_is_taken_tells_of_an_earlier_call() {
     let fake = Fake::start(World::acme()).await;

@@ -55,6 +55,9 @@ async fn admit(shared: &Shared, request: &mut Request) -> Result<Principal, Refu
         Some(faults) => world.dice.rest(faults),
         None => RestFate::Served,
     });
+    if fate != RestFate::Served {
+        shared.act(|world, _| world.counts.requests_struck += 1);
+    }
     match fate {
         RestFate::Served => {}
         RestFate::Hung(span) => {

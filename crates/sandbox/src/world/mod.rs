@@ -58,10 +58,10 @@ pub(crate) struct Counts {
     pub(crate) withdrawn: u64,
     pub(crate) requeued: u64,
     pub(crate) jobs_expired: u64,
+    pub(crate) requests_struck: u64,
 }
 
-/// Everything the sandbox knows.
-#[derive(Debug)]
+/// Everything the sandbox knows. Not `Debug`: it holds credentials.
 pub(crate) struct World {
     pub(crate) apps: BTreeMap<AppId, App>,
     pub(crate) owners: BTreeMap<OwnerId, Owner>,

@@ -20,7 +20,7 @@ pub(crate) enum Scope {
     Repository(RepositoryId),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Runner {
     pub(crate) id: RunnerId,
     pub(crate) name: String,
@@ -34,7 +34,7 @@ pub(crate) struct Runner {
     credential: String,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) enum Presence {
     /// Registered, without a session.
     Offline,
@@ -44,7 +44,7 @@ pub(crate) enum Presence {
     },
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Session {
     id: String,
     /// Polls held open at this moment: while there is one, the runner is in touch.

@@ -380,7 +380,12 @@ fn check(world: &World) {
                         && named
                         && runner.labels.satisfies(&job.wanted)
                 });
-                assert!(free.is_none(), "job {} is queued while {free:?} is idle", job.id);
+                assert!(
+                    free.is_none(),
+                    "job {} is queued while {:?} is idle",
+                    job.id,
+                    free.map(|runner| runner.id)
+                );
             }
             JobState::Blocked | JobState::Waiting | JobState::Done(_) => {}
         }

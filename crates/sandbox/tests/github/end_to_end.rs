@@ -158,7 +158,7 @@ async fn a_cancelled_run_stops_its_steps_and_their_children() {
     let job = submitted.job_ids[0];
     let cancel = async {
         let mut changes = sandbox.changes();
-        while !sandbox.log(job).unwrap().contains("started") {
+        while !sandbox.log(job).unwrap().lines().any(|line| line == "started") {
             changes.changed().await.unwrap();
         }
         let path = format!("/repos/acme/app/actions/runs/{}/cancel", submitted.run_id);

@@ -190,8 +190,7 @@ async fn a_hanging_request_ends_with_the_sandbox() {
     let hang = RestFaults { hang: 1.0, hang_ms: 3_600_000, ..RestFaults::default() };
     sandbox.set_faults(runners_only(hang)).unwrap();
     let (answer, ()) = tokio::join!(caller.get(RUNNERS), async {
-        let mut changes = sandbox.changes();
-        changes.changed().await.unwrap();
+        sandbox.wait_until(|statistics| statistics.requests_struck == 1).await;
         sandbox.close().await;
     });
     assert_eq!(answer.status, 504);
