@@ -31,8 +31,8 @@ const DOUBT_LONGEST: Duration = Duration::from_mins(10);
 /// Every call that is due at `world.now`: launches first, looks last. The order is the order of
 /// service where a budget does not suffice for all.
 pub fn actions(world: &Snapshot) -> Vec<Action> {
-    let mut patience = Patience::new(world);
-    let mut due = launches(world, &mut patience);
+    let patience = Patience::new(world);
+    let mut due = launches(world, &patience);
     let scopes = scopes(world);
     due.extend(deregistrations(world, &patience));
     due.extend(destructions(world, &scopes));
@@ -46,60 +46,30 @@ fn patient(world: &Snapshot, subject: &Subject) -> bool {
     looked.failed_at.is_none_or(|at| world.now >= at + backoff(looked.failures))
 }
 
-/// Owners whose calls the forge limits, and what failures make us wait with, tried once again where
-/// the wait is over.
+/// Owners whose calls a forge limits.
 struct Patience<'a> {
     world: &'a Snapshot,
     limited: BTreeSet<(&'a ForgeName, &'a Login)>,
-    trying: BTreeSet<BackoffKey>,
 }
 
 impl<'a> Patience<'a> {
     fn new(world: &'a Snapshot) -> Self {
-        let mut limited = BTreeSet::new();
-        for (key, backoff) in world.backoffs() {
-            if let BackoffKey::Scope(forge, scope) = key
-                && backoff.full
-                && backoff.until > world.now
-            {
-                limited.insert((forge, scope.owner()));
+        let limited = world.backoffs().filter_map(|(key, backoff)| match key {
+            BackoffKey::Scope(forge, scope) if backoff.full && backoff.until > world.now => {
+                Some((forge, scope.owner()))
             }
-        }
-        let mut trying = BTreeSet::new();
-        let failing = !world.backoffs.is_empty();
-        for runner in world.runners().filter(|_| failing) {
-            let Some(instance) = world.instance(runner.instance) else { continue };
-            let booting = runner.state == RunnerState::Starting;
-            if booting || runner.state < RunnerState::Idle && instance.may_still_land(world.now) {
-                trying.extend(BackoffKey::of(runner, instance));
-            }
-        }
-        Self { world, limited, trying }
+            BackoffKey::Scope(..) | BackoffKey::Pool(_) | BackoffKey::Provider(_) => None,
+        });
+        Self { world, limited: limited.collect() }
     }
 
     /// True if a call for `scope` may be made as far as the forge's limits go.
     fn allows(&self, forge: &ForgeName, scope: &Scope) -> bool {
         self.world.limited_until(forge).is_none() && !self.limited.contains(&(forge, scope.owner()))
     }
-
-    /// Takes a launch that may be made after failures, so that no second one is until it has shown.
-    fn tries(&mut self, runner: &Runner, instance: &Instance) -> bool {
-        let failed = BackoffKey::of(runner, instance)
-            .into_iter()
-            .filter(|key| self.world.backoffs.contains_key(key));
-        let failed: Vec<BackoffKey> = failed.collect();
-        let waits = |key: &BackoffKey| {
-            self.world.backoffs.get(key).is_some_and(|backoff| backoff.until > self.world.now)
-        };
-        let held_back = failed.iter().any(|key| waits(key) || self.trying.contains(key));
-        if !held_back {
-            self.trying.extend(failed);
-        }
-        !held_back
-    }
 }
 
-fn launches(world: &Snapshot, patience: &mut Patience<'_>) -> Vec<Action> {
+fn launches(world: &Snapshot, patience: &Patience<'_>) -> Vec<Action> {
     let mut under_way: BTreeMap<&ProviderName, u32> = BTreeMap::new();
     for instance in world.instances().filter(|instance| instance.may_still_land(world.now)) {
         *under_way.entry(&instance.provider).or_default() += 1;
@@ -113,8 +83,7 @@ fn launches(world: &Snapshot, patience: &mut Patience<'_>) -> Vec<Action> {
         let taken = under_way.entry(&instance.provider).or_default();
         let ready = instance.state == InstanceState::Planned
             && patience.allows(&runner.forge, &runner.scope)
-            && *taken < provider.launches_max
-            && patience.tries(runner, instance);
+            && *taken < provider.launches_max;
         if !ready {
             continue;
         }
@@ -179,9 +148,12 @@ fn deregistration_due(world: &Snapshot, runner: &Runner, instance: &Instance) ->
         asked.is_none_or(|at| world.now >= at + pause)
     };
     match runner.state {
-        // While the launch may still register or land, its end must be awaited.
+        // Without a launch call there is nothing to remove; while one may still register or land, its
+        // end must be awaited.
         RunnerState::Draining => {
-            runner.registration != Registration::Removed && !instance.may_still_land(world.now)
+            instance.launch.is_some()
+                && runner.registration != Registration::Removed
+                && !instance.may_still_land(world.now)
         }
         RunnerState::Busy if runner.is_unexplained() => {
             let since = runner.since.at(RunnerState::Busy).unwrap_or(world.now);

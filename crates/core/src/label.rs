@@ -88,6 +88,11 @@ impl LabelSet {
         wanted.0.is_subset(&self.0)
     }
 
+    /// True if this label is in the set.
+    pub fn contains(&self, label: &Label) -> bool {
+        self.0.contains(label)
+    }
+
     /// The labels in order.
     pub fn iter(&self) -> impl Iterator<Item = &Label> {
         self.0.iter()

@@ -1,6 +1,7 @@
 //! What follows from the facts and from the passing of time, runner by runner: boots that took too
 //! long, jobs that are over, instances that ended. No decision about demand is made here.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::job::JobKey;
@@ -23,33 +24,34 @@ const FORGET_MAX: usize = 200;
 /// are none; each runner passes through at most every state once, so that ends.
 pub fn settle(world: &Snapshot) -> Vec<Change> {
     let mut changes = Vec::new();
-    for old in world.runners() {
-        if old.state == RunnerState::Gone {
-            let gone = old.since.at(RunnerState::Gone).unwrap_or(world.now);
-            if world.now.since(gone) >= GONE_KEPT && changes.len() < FORGET_MAX {
-                changes.push(Change::ForgetRunner(old.id));
-            }
-            continue;
-        }
+    for old in world.active_runners() {
         let Some(instance) = world.instance(old.instance) else { continue };
         let (runner, new_instance) = step(world, old, instance);
         changes.extend(consequences(world, old, &runner));
-        if new_instance != *instance {
-            changes.push(Change::Instance(Box::new(new_instance)));
+        if let Cow::Owned(instance) = new_instance {
+            changes.push(Change::Instance(Box::new(instance)));
         }
-        if runner != *old {
+        if let Cow::Owned(runner) = runner {
             changes.push(Change::Runner(Box::new(runner)));
         }
     }
+    let end = world.now - GONE_KEPT;
+    let gone = world.gone.iter().take_while(|(at, _)| *at <= end).take(FORGET_MAX);
+    changes.extend(gone.map(|(_, id)| Change::ForgetRunner(*id)));
     let end = world.now - ENDED_KEPT;
     let old = world.ended.iter().take_while(|(at, _)| *at < end).take(FORGET_MAX);
     changes.extend(old.map(|(_, key)| Change::ForgetJob(key.clone())));
     changes
 }
 
-/// Moves a runner as far right as what is known allows.
-fn step(world: &Snapshot, runner: &Runner, instance: &Instance) -> (Runner, Instance) {
-    let (mut runner, mut instance) = (runner.clone(), instance.clone());
+/// Moves a runner as far right as what is known allows. What does not change is not copied: most
+/// runners, most of the time.
+fn step<'a>(
+    world: &Snapshot,
+    runner: &'a Runner,
+    instance: &'a Instance,
+) -> (Cow<'a, Runner>, Cow<'a, Instance>) {
+    let (mut runner, mut instance) = (Cow::Borrowed(runner), Cow::Borrowed(instance));
     let declared = world.fleet.pools.get(&runner.pool);
     let limits = declared.map_or_else(Limits::default, |pool| pool.limits);
     let now = world.now;
@@ -66,7 +68,7 @@ fn step(world: &Snapshot, runner: &Runner, instance: &Instance) -> (Runner, Inst
             RunnerState::Gone => {}
         }
         if declared.is_none() && runner.state.is_supply() {
-            runner.enter(RunnerState::Draining, Some(Outcome::Surplus), now);
+            runner.to_mut().enter(RunnerState::Draining, Some(Outcome::Surplus), now);
         }
         if runner.state == before {
             return (runner, instance);
@@ -74,20 +76,20 @@ fn step(world: &Snapshot, runner: &Runner, instance: &Instance) -> (Runner, Inst
     }
 }
 
-fn pending(runner: &mut Runner, instance: &Instance, now: Timestamp) {
+fn pending(runner: &mut Cow<'_, Runner>, instance: &Instance, now: Timestamp) {
     match instance.state {
         InstanceState::Planned | InstanceState::Launching => {}
-        InstanceState::Live => runner.enter(RunnerState::Starting, None, now),
+        InstanceState::Live => runner.to_mut().enter(RunnerState::Starting, None, now),
         InstanceState::Exited => {
-            runner.enter(RunnerState::Draining, Some(Outcome::Died), now);
+            runner.to_mut().enter(RunnerState::Draining, Some(Outcome::Died), now);
         }
         InstanceState::Gone => {
-            runner.enter(RunnerState::Draining, Some(Outcome::LaunchLost), now);
+            runner.to_mut().enter(RunnerState::Draining, Some(Outcome::LaunchLost), now);
         }
     }
 }
 
-fn waiting(runner: &mut Runner, instance: &Instance, limits: &Limits, now: Timestamp) {
+fn waiting(runner: &mut Cow<'_, Runner>, instance: &Instance, limits: &Limits, now: Timestamp) {
     let past = |state, limit| runner.since.at(state).is_some_and(|at| now.since(at) >= limit);
     let ended = instance.state >= InstanceState::Exited;
     let never_online =
@@ -101,19 +103,19 @@ fn waiting(runner: &mut Runner, instance: &Instance, limits: &Limits, now: Times
     } else {
         return;
     };
-    runner.enter(RunnerState::Draining, Some(outcome), now);
+    runner.to_mut().enter(RunnerState::Draining, Some(outcome), now);
 }
 
-fn draining(runner: &mut Runner, instance: &Instance, now: Timestamp) {
+fn draining(runner: &mut Cow<'_, Runner>, instance: &Instance, now: Timestamp) {
     // Without a launch call there is neither a registration nor an instance. With one, only the
     // forge's word that the registration is gone proves that no job can be on it.
     let never_called = instance.launch.is_none();
     if never_called || runner.registration == Registration::Removed {
-        runner.enter(RunnerState::Stopping, Some(Outcome::Surplus), now);
+        runner.to_mut().enter(RunnerState::Stopping, Some(Outcome::Surplus), now);
     }
 }
 
-fn busy(runner: &mut Runner, instance: &Instance, limits: &Limits, now: Timestamp) {
+fn busy(runner: &mut Cow<'_, Runner>, instance: &Instance, limits: &Limits, now: Timestamp) {
     if runner.hold.is_some() {
         return;
     }
@@ -142,15 +144,15 @@ fn busy(runner: &mut Runner, instance: &Instance, limits: &Limits, now: Timestam
         }
         Outcome::TimedOut
     };
-    runner.enter(RunnerState::Stopping, Some(outcome), now);
+    runner.to_mut().enter(RunnerState::Stopping, Some(outcome), now);
 }
 
-fn stopping(runner: &mut Runner, instance: &mut Instance, now: Timestamp) {
+fn stopping(runner: &mut Cow<'_, Runner>, instance: &mut Cow<'_, Instance>, now: Timestamp) {
     if instance.state == InstanceState::Planned {
-        instance.enter(InstanceState::Gone, now);
+        instance.to_mut().enter(InstanceState::Gone, now);
     }
     if instance.state == InstanceState::Gone {
-        runner.enter(RunnerState::Gone, None, now);
+        runner.to_mut().enter(RunnerState::Gone, None, now);
     }
 }
 

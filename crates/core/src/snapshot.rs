@@ -10,7 +10,7 @@ use crate::name::{ForgeName, InstallationId, ProviderName, RunnerName};
 use crate::observation::{StrayRegistration, Subject};
 use crate::pool::Capacity;
 use crate::reason::BackoffKey;
-use crate::runner::{Instance, InstanceId, Runner, RunnerId, RunnerState};
+use crate::runner::{Instance, InstanceId, InstanceState, Runner, RunnerId, RunnerState};
 use crate::tenant::{Scope, Tenant, TenantKey};
 use crate::time::Timestamp;
 
@@ -172,10 +172,16 @@ pub struct Snapshot {
     pub(crate) open: BTreeSet<JobKey>,
     /// Ended jobs by the time we learned of their end. Derived from `jobs`.
     pub(crate) ended: BTreeSet<(Timestamp, JobKey)>,
-    /// Every scope a job came from. Derived from `jobs`; never shrinks before a restart.
+    /// Every scope a job came from or a runner was in. Derived; never shrinks before a restart.
     pub(crate) scopes: BTreeSet<(ForgeName, Scope)>,
     /// Derived from `runners`.
     pub(crate) names: BTreeMap<RunnerName, RunnerId>,
+    /// Runners that are not gone. Derived from `runners`.
+    pub(crate) active: BTreeSet<RunnerId>,
+    /// Runners that are gone, by when. Derived from `runners`.
+    pub(crate) gone: BTreeSet<(Timestamp, RunnerId)>,
+    /// Instances that are not gone. Derived from `instances`.
+    pub(crate) existing: BTreeSet<InstanceId>,
 }
 
 impl Snapshot {
@@ -203,6 +209,9 @@ impl Snapshot {
             ended: BTreeSet::new(),
             scopes: BTreeSet::new(),
             names: BTreeMap::new(),
+            active: BTreeSet::new(),
+            gone: BTreeSet::new(),
+            existing: BTreeSet::new(),
         }
     }
 
@@ -214,6 +223,16 @@ impl Snapshot {
     /// Every runner not yet forgotten, the gone ones included.
     pub fn runners(&self) -> impl Iterator<Item = &Runner> {
         self.runners.values()
+    }
+
+    /// Every runner that is not gone: few, where those gone within the hour may be many.
+    pub fn active_runners(&self) -> impl Iterator<Item = &Runner> {
+        self.active.iter().filter_map(|id| self.runners.get(id))
+    }
+
+    /// Every instance that is not gone.
+    pub fn existing_instances(&self) -> impl Iterator<Item = &Instance> {
+        self.existing.iter().filter_map(|id| self.instances.get(id))
     }
 
     /// Every instance not yet forgotten, the gone ones included.
@@ -287,11 +306,13 @@ impl Snapshot {
     fn apply_one(&mut self, change: &Change) {
         match change {
             Change::Job(job) => self.put_job((**job).clone()),
-            Change::Runner(runner) => {
-                self.names.insert(runner.name.clone(), runner.id);
-                self.runners.insert(runner.id, (**runner).clone());
-            }
+            Change::Runner(runner) => self.put_runner((**runner).clone()),
             Change::Instance(instance) => {
+                if instance.state < InstanceState::Gone {
+                    self.existing.insert(instance.id);
+                } else {
+                    self.existing.remove(&instance.id);
+                }
                 self.instances.insert(instance.id, (**instance).clone());
             }
             Change::Tenant(tenant) => {
@@ -319,8 +340,10 @@ impl Snapshot {
             }
             Change::ForgetRunner(id) => {
                 if let Some(runner) = self.runners.remove(id) {
+                    self.unindex_runner(&runner);
                     self.names.remove(&runner.name);
                     self.instances.remove(&runner.instance);
+                    self.existing.remove(&runner.instance);
                     self.looked.remove(&Subject::Instance(runner.instance));
                 }
                 self.looked.remove(&Subject::Runner(*id));
@@ -336,6 +359,28 @@ impl Snapshot {
                 self.limited.insert(forge.clone(), *until);
             }
         }
+    }
+
+    fn put_runner(&mut self, runner: Runner) {
+        if let Some(old) = self.runners.remove(&runner.id) {
+            self.unindex_runner(&old);
+        }
+        if runner.state < RunnerState::Gone {
+            self.active.insert(runner.id);
+        } else {
+            self.gone.insert((gone_at(&runner), runner.id));
+        }
+        let place = (runner.forge.clone(), runner.scope.clone());
+        if !self.scopes.contains(&place) {
+            self.scopes.insert(place);
+        }
+        self.names.insert(runner.name.clone(), runner.id);
+        self.runners.insert(runner.id, runner);
+    }
+
+    fn unindex_runner(&mut self, runner: &Runner) {
+        self.active.remove(&runner.id);
+        self.gone.remove(&(gone_at(runner), runner.id));
     }
 
     fn put_job(&mut self, job: Job) {
@@ -375,8 +420,14 @@ impl Snapshot {
 
     /// Runners in `state`.
     pub fn runners_in(&self, state: RunnerState) -> impl Iterator<Item = &Runner> {
-        self.runners.values().filter(move |runner| runner.state == state)
+        let active = self.active_runners().filter(move |runner| runner.state == state);
+        let gone = self.gone.iter().filter(move |_| state == RunnerState::Gone);
+        active.chain(gone.filter_map(|(_, id)| self.runners.get(id)))
     }
+}
+
+fn gone_at(runner: &Runner) -> Timestamp {
+    runner.since.at(RunnerState::Gone).unwrap_or_default()
 }
 
 fn put<K: Ord + Clone, V: Clone>(rows: &mut BTreeMap<K, V>, key: &K, value: Option<&V>) {

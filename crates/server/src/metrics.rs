@@ -1,4 +1,4 @@
-//! What is counted and measured, in OpenMetrics text. Gauges are read off the snapshot when asked.
+//! What is counted and measured, in `OpenMetrics` text. Gauges are read off the snapshot when asked.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -88,7 +88,7 @@ impl Metrics {
         }
     }
 
-    /// Everything, as OpenMetrics text.
+    /// Everything, as `OpenMetrics` text.
     pub fn render(&self, gauges: &Gauges) -> String {
         let mut registry = Registry::with_prefix("remuda");
         registry.register(

@@ -1,8 +1,10 @@
 //! The command line as people and scripts meet it: the real binary, its output and its exit codes, and
 //! a real server with a sandbox GitHub where a verb needs one.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
 
+use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
@@ -15,7 +17,7 @@ use remuda_sandbox::Config;
 use serde_json::Value;
 
 /// How long the server may take to get anywhere, on a machine that does other things too.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// What a run of the program came to.
 #[derive(Debug)]
@@ -79,15 +81,35 @@ fn nowhere() -> (tempfile::TempDir, PathBuf) {
     (directory, state)
 }
 
+/// A sandbox and a server; nothing of them is left when it is dropped.
+struct Site {
+    estate: Estate,
+    server: RefCell<Option<Served>>,
+}
+
+impl Site {
+    /// Ends the server; its exit code.
+    fn stop(&self) -> Option<i32> {
+        self.server.take().and_then(Served::stop)
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        drop(self.server.take());
+        common::end_processes_below(self.estate.directory.path());
+    }
+}
+
 /// A running server whose pool `small` keeps a runner idle.
-async fn served() -> (Estate, Served) {
+async fn served() -> Site {
     let estate = Estate::new(Config::default()).await;
     let fleet = std::fs::read_to_string(estate.fleet()).unwrap();
     let fleet =
         fleet.replace("[pool.small]", "[pool.small]\nmin_idle = 1\nscopes = [\"org:acme\"]");
     std::fs::write(estate.fleet(), fleet).unwrap();
-    let server = estate.serve();
-    (estate, server)
+    let server = RefCell::new(Some(estate.serve()));
+    Site { estate, server }
 }
 
 /// Asks for rows until they are as wanted.
@@ -123,7 +145,7 @@ fn situations(estate: &Estate) -> Vec<Value> {
         gate.display()
     );
     estate.sandbox.submit("acme", "app", &text, 1).unwrap();
-    rows(estate, &["get", "jobs", "--all"], |jobs| {
+    let jobs = rows(estate, &["get", "jobs", "--all"], |jobs| {
         let because = |text: &str| {
             let mut queued = with(jobs, "state", "queued");
             queued.any(|job| job["reasons"] == serde_json::json!([text]))
@@ -131,7 +153,13 @@ fn situations(estate: &Estate) -> Vec<Value> {
         with(jobs, "state", "in_progress").count() == 2
             && with(jobs, "state", "completed").count() == 1
             && because("pool rvv is full")
-    })
+    });
+    // From here on nothing moves by itself: two runners are at work, and the next one idles.
+    rows(estate, &["get", "runners"], |runners| {
+        let count = |state| with(runners, "state", state).count();
+        (runners.len(), count("busy"), count("idle")) == (3, 2, 1)
+    });
+    jobs
 }
 
 /// What the socket answers, byte for byte.
@@ -151,9 +179,10 @@ fn keys(row: &Value) -> Vec<&str> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_server_knows_is_shown_as_tables_and_as_the_very_rows_of_its_api() {
-    let (estate, server) = served().await;
+    let site = served().await;
+    let estate = &site.estate;
     let state = estate.state();
-    let jobs = situations(&estate);
+    let jobs = situations(estate);
     let get = |args: &[&str]| remuda(&state, &[&["get"], args].concat());
 
     assert_eq!(get(&["jobs", "--all", "-o", "json"]).json(), raw(&state, "/v1/jobs?all=true"));
@@ -210,14 +239,15 @@ async fn what_the_server_knows_is_shown_as_tables_and_as_the_very_rows_of_its_ap
         let longest = narrow.out.lines().map(|line| line.chars().count()).max().unwrap();
         assert!(narrow.code == 0 && longest <= 80, "{args:?} is {longest} wide:\n{}", narrow.out);
     }
-    assert_eq!(server.stop(), Some(0));
+    assert_eq!(site.stop(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_jobs_story_is_told_with_its_reasons_its_pool_and_what_has_happened() {
-    let (estate, server) = served().await;
+    let site = served().await;
+    let estate = &site.estate;
     let state = estate.state();
-    let jobs = situations(&estate);
+    let jobs = situations(estate);
     let explain = |job: &Value| {
         let mut command = program(&state, &["explain", "job", job["id"].as_str().unwrap()]);
         command.env("COLUMNS", "80");
@@ -254,16 +284,17 @@ async fn a_jobs_story_is_told_with_its_reasons_its_pool_and_what_has_happened() 
     for text in [&full, &lost, &running, &ended] {
         assert!(text.out.lines().all(|line| line.chars().count() <= 80), "{}", text.out);
     }
-    assert_eq!(server.stop(), Some(0));
+    assert_eq!(site.stop(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_person_holds_releases_and_drains_a_runner_and_reads_its_output() {
-    let (estate, server) = served().await;
+    let site = served().await;
+    let estate = &site.estate;
     let state = estate.state();
-    situations(&estate);
+    situations(estate);
     let is_idle = |rows: &[Value]| with(rows, "state", "idle").next().is_some();
-    let runners = rows(&estate, &["get", "runners"], is_idle);
+    let runners = rows(estate, &["get", "runners"], is_idle);
     let idle = with(&runners, "state", "idle").next().unwrap();
     let busy = with(&runners, "state", "busy").next().unwrap();
     let (id, name) = (idle["id"].to_string(), idle["name"].as_str().unwrap());
@@ -286,20 +317,21 @@ async fn a_person_holds_releases_and_drains_a_runner_and_reads_its_output() {
     assert_eq!(order(&["drain", &id]).code, 0);
     let gone =
         |rows: &[Value]| rows.iter().any(|row| row["id"] == idle["id"] && row["state"] == "gone");
-    let after = rows(&estate, &["get", "runners", "--all"], gone);
+    let after = rows(estate, &["get", "runners", "--all"], gone);
     let drained = after.iter().find(|row| row["id"] == idle["id"]).unwrap();
     assert_eq!(drained["outcome"], "ordered");
     order(&["hold", &id, "--why", "x"]).refused(1, &["is gone"]);
     assert_eq!(order(&["hold", &id, "--why", " "]).code, 64);
-    assert_eq!(server.stop(), Some(0));
+    assert_eq!(site.stop(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_there_is_said_to_be_missing_and_what_to_do() {
-    let (estate, server) = served().await;
+    let site = served().await;
+    let estate = &site.estate;
     let fleet = std::fs::read_to_string(estate.fleet()).unwrap();
     let state = estate.state();
-    rows(&estate, &["get", "runners"], |rows| !rows.is_empty());
+    rows(estate, &["get", "runners"], |rows| !rows.is_empty());
     let empty = remuda(&state, &["get", "jobs"]);
     assert_eq!((empty.code, empty.out.as_str()), (0, ""));
     assert_eq!(empty.err, "no job is open; `--all` shows those that have ended\n");
@@ -310,22 +342,22 @@ async fn what_is_not_there_is_said_to_be_missing_and_what_to_do() {
     remuda(&state, &["logs", "nobody"]).refused(66, &["no runner \"nobody\""]);
     remuda(&state, &["describe", "pool", "big"]).refused(66, &["but rvv, small"]);
     remuda(&state, &["explain", "job", "../pools"]).refused(64, &["FORGE/NUMBER"]);
-    assert_eq!(server.stop(), Some(0));
+    assert_eq!(site.stop(), Some(0));
 
     // A second forge that is the same sandbox: its jobs have the same numbers.
     let (forge, rest) = (fleet.find("[forge.github]").unwrap(), fleet.find("[provider").unwrap());
     let twin = fleet[forge..rest].replace("forge.github", "forge.mirror");
     let both = fleet.replace("\nlabels", "\nforge = \"github\"\nlabels");
     std::fs::write(estate.fleet(), format!("{both}\n{twin}")).unwrap();
-    let server = estate.serve();
+    site.server.replace(Some(estate.serve()));
     let text = "jobs: { a: { runs-on: mars, steps: [{ run: 'true' }] } }";
     let job = estate.sandbox.submit("acme", "app", text, 1).unwrap()[0].job_ids[0].to_string();
-    rows(&estate, &["get", "jobs"], |jobs| jobs.len() == 2);
+    rows(estate, &["get", "jobs"], |jobs| jobs.len() == 2);
     let said = [format!("github/{job}"), format!("mirror/{job}")];
     let ambiguous = remuda(&state, &["explain", "job", &job]);
     ambiguous.refused(64, &[&said[0], &said[1]]);
     assert_eq!(remuda(&state, &["explain", "job", &said[1]]).code, 0);
-    assert_eq!(server.stop(), Some(0));
+    assert_eq!(site.stop(), Some(0));
 }
 
 #[test]
@@ -350,9 +382,10 @@ fn without_a_server_every_question_ends_with_69_and_says_how_to_get_one() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn doctor_looks_with_a_server_and_without() {
-    let (estate, server) = served().await;
+    let site = served().await;
+    let estate = &site.estate;
     let state = estate.state();
-    rows(&estate, &["get", "runners"], |rows| !rows.is_empty());
+    rows(estate, &["get", "runners"], |rows| !rows.is_empty());
     let doctor = |args: &[&str]| remuda(&state, &[&["doctor", "-o", "json"], args].concat());
     let levels = |ran: &Ran, what: &str| -> Vec<String> {
         let found: Vec<Value> = serde_json::from_str(&ran.out).unwrap();
@@ -363,7 +396,7 @@ async fn doctor_looks_with_a_server_and_without() {
     for what in ["state", "server", "books", "store"] {
         assert_eq!(levels(&well, what), ["ok"], "{what}: {well:?}");
     }
-    assert_eq!(server.stop(), Some(0));
+    assert_eq!(site.stop(), Some(0));
 
     let alone = doctor(&["--fleet", estate.fleet().to_str().unwrap()]);
     assert_eq!(alone.code, 69);
@@ -383,8 +416,9 @@ async fn doctor_looks_with_a_server_and_without() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_cannot_start_says_what_stands_in_its_way() {
-    let (estate, server) = served().await;
-    rows(&estate, &["get", "runners"], |rows| !rows.is_empty());
+    let site = served().await;
+    let estate = &site.estate;
+    rows(estate, &["get", "runners"], |rows| !rows.is_empty());
     let fleet = estate.fleet().display().to_string();
     let taken = estate.listen.to_string();
     let (_directory, other) = nowhere();
@@ -393,7 +427,7 @@ async fn a_server_that_cannot_start_says_what_stands_in_its_way() {
     let state = estate.state();
     remuda(&state, &["serve", "--fleet", &fleet, "--listen", "127.0.0.1:0"])
         .refused(1, &["another server is running on", "--state"]);
-    assert_eq!(server.stop(), Some(0));
+    assert_eq!(site.stop(), Some(0));
 
     let port = remuda(&other, &["serve", "--fleet", &fleet, "--listen", "1.2.3.4:99999"]);
     port.refused(64, &["1.2.3.4:99999", "--listen"]);
@@ -408,8 +442,9 @@ async fn a_server_that_cannot_start_says_what_stands_in_its_way() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn colour_is_for_those_who_want_it() {
-    let (estate, server) = served().await;
-    rows(&estate, &["get", "runners"], |rows| !rows.is_empty());
+    let site = served().await;
+    let estate = &site.estate;
+    rows(estate, &["get", "runners"], |rows| !rows.is_empty());
     let painted = |variables: &[(&str, &str)]| {
         let mut command = program(&estate.state(), &["get", "runners"]);
         command.envs(variables.iter().copied());
@@ -421,16 +456,20 @@ async fn colour_is_for_those_who_want_it() {
     let mut error = program(&estate.state(), &["describe", "pool", "x"]);
     error.env("CLICOLOR_FORCE", "1");
     assert!(ran(error).err.contains("\u{1b}[1;31merror"));
-    assert_eq!(server.stop(), Some(0));
+    assert_eq!(site.stop(), Some(0));
 }
 
-/// Every verb with the examples of its help, in the order of the help.
+/// Every verb with the examples of its help, in the order of the help. A family of verbs may leave them to
+/// its members.
 fn examples(command: &clap::Command, found: &mut Vec<(String, Vec<String>)>) {
     for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
         let after = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
         let lines = after.lines().skip_while(|line| !line.starts_with("Example")).skip(1);
         let lines = lines.map(|line| line.trim().to_owned()).filter(|line| !line.is_empty());
-        found.push((verb.get_name().to_owned(), lines.collect()));
+        let lines: Vec<_> = lines.collect();
+        if !lines.is_empty() || !verb.has_subcommands() {
+            found.push((verb.get_name().to_owned(), lines));
+        }
         examples(verb, found);
     }
 }
@@ -471,10 +510,11 @@ fn every_verbs_help_has_an_example_that_the_program_understands() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_examples_that_ask_a_server_or_nobody_run() {
-    let (estate, server) = served().await;
-    let jobs = situations(&estate);
+    let site = served().await;
+    let estate = &site.estate;
+    let jobs = situations(estate);
     let is_idle = |rows: &[Value]| with(rows, "state", "idle").next().is_some();
-    let runners = rows(&estate, &["get", "runners"], is_idle);
+    let runners = rows(estate, &["get", "runners"], is_idle);
     let idle = with(&runners, "state", "idle").next().unwrap()["id"].to_string();
     let mut found = Vec::new();
     examples(&remuda::cli::command(), &mut found);
@@ -503,7 +543,7 @@ async fn the_examples_that_ask_a_server_or_nobody_run() {
         run += 1;
     }
     assert!(run > 15, "only {run} examples were run");
-    assert_eq!(server.stop(), Some(0));
+    assert_eq!(site.stop(), Some(0));
 }
 
 #[test]

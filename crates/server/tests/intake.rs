@@ -177,6 +177,51 @@ async fn missing_headers_are_named() {
     door.close().await;
 }
 
+// A05, A06, A09, A10, A11: every action is taken, of organizations and persons, known or not.
+#[tokio::test]
+async fn jobs_of_any_owner_are_followed_through_their_states() {
+    let door = Door::open().await;
+    let told = |id: u64, status: &str, owner: &str, kind: &str| {
+        String::from_utf8(queued(id, r#"["none-has-this"]"#))
+            .unwrap()
+            .replace(r#""action":"queued""#, &format!(r#""action":"{status}""#))
+            .replace(r#""status":"queued""#, &format!(r#""status":"{status}""#))
+            .replace(
+                r#""login":"acme","type":"Organization""#,
+                &format!(r#""login":"{owner}","type":"{kind}""#),
+            )
+            .replace("acme/app", &format!("{owner}/app"))
+            .into_bytes()
+    };
+    let cases = [
+        (1, "queued", "never-met", "Organization"),
+        (2, "in_progress", "acme", "Organization"),
+        (3, "completed", "acme", "Organization"),
+        (4, "queued", "somebody", "User"),
+    ];
+    for (id, status, owner, kind) in cases {
+        let body = told(id, status, owner, kind);
+        let said = door.deliver("workflow_job", &format!("delivery-{id}"), &body).await;
+        assert_eq!(said.status, 202, "{id}");
+    }
+    let known = async {
+        loop {
+            let jobs = door.server.handle().ask(|c| remuda::view::jobs(c, true)).await.unwrap();
+            if jobs.len() == cases.len() {
+                return jobs;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let mut jobs = tokio::time::timeout(Duration::from_secs(20), known).await.unwrap();
+    jobs.sort_by(|a, b| a.id.cmp(&b.id));
+    for (job, (id, status, owner, _)) in jobs.iter().zip(cases) {
+        assert_eq!(job.id, format!("github/{id}"));
+        assert_eq!((&*job.state, job.repository.as_str()), (status, &*format!("{owner}/app")));
+    }
+    door.close().await;
+}
+
 // A20
 #[tokio::test]
 async fn a_redelivery_is_acknowledged_and_kept_once() {

@@ -8,6 +8,7 @@
 mod calls;
 mod estate;
 pub mod hardship;
+mod life;
 mod oracle;
 mod rng;
 mod run;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use remuda_core::action::Look;
 use remuda_core::controller::{Controller, Rules, Seen, Sound};
-use remuda_core::job::{Conclusion, JobState};
+use remuda_core::job::JobState;
 use remuda_core::name::InstallationId;
 use remuda_core::observation::{Observation, Source, Subject};
 use remuda_core::runner::InstanceId;
@@ -467,135 +467,6 @@ impl<R: Rules + Clone> World<R> {
             self.emptied.insert(subject, self.now);
         }
         empty
-    }
-
-    fn online(&mut self, id: InstanceId) {
-        let Some(instance) = self.truth.instances.get(&id).filter(|i| i.exited.is_none()) else {
-            return;
-        };
-        let registration = instance.registration;
-        if let Some(runner) = self.truth.runners.get_mut(&registration) {
-            runner.online = true;
-            if self.rng.chance(self.hardship().goes_deaf) {
-                let after = self.rng.span(0, 300_000);
-                self.at(after, Event::Deaf(id));
-            }
-            self.assign();
-        } else {
-            self.at(Duration::from_secs(2), Event::Exit(id, 1));
-        }
-    }
-
-    fn deafen(&mut self, id: InstanceId) {
-        let Some(instance) = self.truth.instances.get(&id) else { return };
-        let registration = instance.registration;
-        if self.truth.runners.get(&registration).is_some_and(|r| r.job.is_none() && r.online) {
-            self.truth.runners.remove(&registration);
-            self.waste += 1;
-            self.mark("runner went deaf");
-        }
-    }
-
-    pub(crate) fn exit(&mut self, id: InstanceId, code: i32) {
-        let Some(instance) = self.truth.instances.get_mut(&id) else { return };
-        if instance.exited.is_none() {
-            instance.exited = Some(code);
-            if let Some(runner) = self.truth.runners.get_mut(&instance.registration) {
-                runner.online = false;
-            }
-        }
-    }
-
-    pub(crate) fn assign(&mut self) {
-        let begun = self.truth.assign(self.now, &mut self.rng);
-        for id in begun {
-            self.note(|| format!("job {id} begins"));
-            self.webhook(id);
-            let start = self.truth.jobs[&id].starts;
-            let takes = self.rng.span(5_000, 1_800_000);
-            let hardship = self.hardship();
-            if self.rng.chance(hardship.dies_busy) {
-                self.dies_with(id, start, takes / 2);
-            } else if self.rng.chance(hardship.put_back) {
-                self.at(takes / 2, Event::PutBack { job: id, start });
-                self.at(takes, Event::EndJob { job: id, start, lost: false });
-            } else {
-                self.at(takes, Event::EndJob { job: id, start, lost: false });
-            }
-        }
-    }
-
-    fn dies_with(&mut self, job: u64, start: u32, after: Duration) {
-        self.mark("runner died with its job");
-        self.waste += 1;
-        if let Some(instance) = self.carrier(job) {
-            self.at(after, Event::Exit(instance, 137));
-        }
-        let noticed = after + Duration::from_mins(10);
-        if self.rng.chance(500) {
-            self.at(noticed, Event::PutBack { job, start });
-        } else {
-            self.at(noticed, Event::EndJob { job, start, lost: true });
-        }
-    }
-
-    /// The instance that carries a running job.
-    fn carrier(&self, job: u64) -> Option<InstanceId> {
-        let runner = self.truth.jobs.get(&job)?.runner?;
-        let mut instances = self.truth.instances.iter();
-        instances.find(|(_, instance)| instance.registration == runner).map(|(id, _)| *id)
-    }
-
-    fn end_job(&mut self, job: u64, start: u32, lost: bool) {
-        let running = self
-            .truth
-            .jobs
-            .get(&job)
-            .is_some_and(|j| j.state == JobState::InProgress && j.starts == start);
-        if !running {
-            return;
-        }
-        let failed = lost || self.rng.chance(100);
-        let conclusion = if failed { Conclusion::Failure } else { Conclusion::Success };
-        self.finish(job, conclusion);
-    }
-
-    fn finish(&mut self, job: u64, conclusion: Conclusion) {
-        let carrier = self.carrier(job);
-        self.truth.complete(job, conclusion, self.now);
-        self.note(|| format!("job {job} ends"));
-        self.webhook(job);
-        if let Some(instance) = carrier {
-            let after = self.rng.span(10, 5000);
-            self.at(after, Event::Exit(instance, 0));
-        }
-    }
-
-    fn put_back(&mut self, job: u64, start: u32) {
-        let running = self
-            .truth
-            .jobs
-            .get(&job)
-            .is_some_and(|j| j.state == JobState::InProgress && j.starts == start);
-        if !running {
-            return;
-        }
-        self.mark("job put back");
-        self.waste += 1;
-        if let Some(instance) = self.carrier(job) {
-            self.at(Duration::from_secs(5), Event::Exit(instance, 1));
-        }
-        self.truth.put_back(job, self.now);
-        self.webhook(job);
-        self.assign();
-    }
-
-    fn cancel(&mut self, job: u64) {
-        if self.truth.jobs.get(&job).is_some_and(|j| j.state < JobState::Completed) {
-            self.mark("job cancelled");
-            self.waste += 1;
-            self.finish(job, Conclusion::Cancelled);
-        }
     }
 
     fn perform(&mut self, action: Action) {

@@ -10,7 +10,7 @@ use crate::job::{JobKey, JobState};
 use crate::label::{Label, Wanted};
 use crate::name::{ForgeName, PoolName};
 use crate::pool::Pool;
-use crate::reason::{Reason, Wait};
+use crate::reason::{BackoffKey, Reason, Wait};
 use crate::runner::{
     Instance, InstanceId, InstanceState, Outcome, Purpose, Registration, Runner, RunnerId,
     RunnerState, Since,
@@ -69,12 +69,22 @@ fn supply(world: &Snapshot) -> Supply<'_> {
     let mut supply = Supply::new();
     let soonest = [RunnerState::Idle, RunnerState::Starting, RunnerState::Pending];
     for (rank, state) in (0..).zip(soonest) {
-        for runner in world.runners_in(state) {
+        for runner in world.runners_in(state).filter(|runner| !is_held_back(world, runner)) {
             let of_kind = supply.entry((&runner.pool, &runner.scope)).or_default();
             of_kind.push_back((rank, runner.id));
         }
     }
     supply
+}
+
+/// True if a runner was decided before a failure that now makes its launch wait. Nobody should count on
+/// it: another pool may serve its job meanwhile.
+fn is_held_back(world: &Snapshot, runner: &Runner) -> bool {
+    let waits = |key: &BackoffKey| world.backoffs.get(key).is_some_and(|b| b.until > world.now);
+    runner.state == RunnerState::Pending
+        && world.instance(runner.instance).is_some_and(|instance| {
+            instance.launch.is_none() && BackoffKey::of(runner, instance).iter().any(waits)
+        })
 }
 
 impl<'a> Planner<'a> {
@@ -125,12 +135,7 @@ impl<'a> Planner<'a> {
         let Class { tenant, scope, wanted, trust } = line.class;
         if let Some(id) = self.count_on(line) {
             let idle = self.world.runner(id).is_some_and(|r| r.state == RunnerState::Idle);
-            let held_back = self.room.held_back(id);
-            return Ok(match held_back {
-                Some(reason) => reason,
-                None if idle => Reason::RunnerIdle(id),
-                None => Reason::RunnerStarting(id),
-            });
+            return Ok(if idle { Reason::RunnerIdle(id) } else { Reason::RunnerStarting(id) });
         }
         let mut obstacles = BTreeSet::new();
         if line.pools.is_empty() {
@@ -165,7 +170,7 @@ impl<'a> Planner<'a> {
     }
 
     /// One more runner, with the instance to carry it.
-    fn make(&mut self, pool: &Pool, scope: &Scope) -> RunnerId {
+    fn make(&mut self, pool: &'a Pool, scope: &'a Scope) -> RunnerId {
         let (id, instance) = (self.next_runner, self.next_instance);
         self.next_runner = RunnerId(id.0 + 1);
         self.next_instance = InstanceId(instance.0 + 1);
@@ -227,9 +232,17 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// What no job needs: kept up to `min_idle` in each listed scope, removed beyond it once it has
+    /// What no job needs, and what cannot be launched for now: kept up to `min_idle` in each listed scope, removed beyond it once it has
     /// idled long enough.
     fn surplus(&mut self) {
+        let world = self.world;
+        for runner in world.runners_in(RunnerState::Pending) {
+            if let Some(pool) = world.fleet.pools.get(&runner.pool)
+                && is_held_back(world, runner)
+            {
+                self.dismiss(pool, runner.id);
+            }
+        }
         let supply = std::mem::take(&mut self.supply);
         for ((pool, scope), runners) in &supply {
             let Some(declared) = self.world.fleet.pools.get(*pool) else { continue };
@@ -248,7 +261,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn top_up(&mut self, pool: &Pool, scope: &Scope, missing: usize) {
+    fn top_up(&mut self, pool: &'a Pool, scope: &'a Scope, missing: usize) {
         for _ in 0..missing {
             let blocked = self.room.owner_at_cap(&pool.forge, scope)
                 || !self.room.obstacles(pool, scope).is_empty();
@@ -323,16 +336,10 @@ fn nearest(
     wanted: &Wanted,
 ) -> Option<(PoolName, Arc<str>)> {
     let Wanted::AllOf(wanted) = wanted;
-    let lacking = |pool: &Pool| {
-        let offered: BTreeSet<&Label> = pool.labels.iter().collect();
-        wanted.iter().filter(|l| !offered.contains(l)).map(Label::to_string).collect::<Vec<_>>()
-    };
-    let (pool, lacks) = world
-        .fleet
-        .pools
-        .values()
-        .filter(|pool| serves(pool, forge, scope))
-        .map(|pool| (pool, lacking(pool)))
-        .min_by_key(|(_, lacks)| lacks.len())?;
-    Some((pool.name.clone(), lacks.join(", ").into()))
+    let pools = world.fleet.pools.values().filter(|pool| serves(pool, forge, scope));
+    let lacks = |pool: &Pool| wanted.iter().filter(|label| !pool.labels.contains(label)).count();
+    let pool = pools.min_by_key(|pool| lacks(pool))?;
+    let lacking = wanted.iter().filter(|label| !pool.labels.contains(label));
+    let lacking: Vec<String> = lacking.map(Label::to_string).collect();
+    Some((pool.name.clone(), lacking.join(", ").into()))
 }

@@ -7,7 +7,7 @@ use crate::job::Trust;
 use crate::name::{ForgeName, Login, NodeName, PoolName, ProviderName, Resource};
 use crate::pool::{Audience, Needs, Pool};
 use crate::reason::{BackoffKey, Reason};
-use crate::runner::{InstanceState, RunnerId, RunnerState};
+use crate::runner::RunnerState;
 use crate::snapshot::Snapshot;
 use crate::tenant::{Scope, TenantKey};
 
@@ -17,12 +17,12 @@ type Free = BTreeMap<NodeName, BTreeMap<Resource, u64>>;
 pub(super) struct Room<'a> {
     world: &'a Snapshot,
     fleet: &'a Fleet,
-    in_pool: BTreeMap<PoolName, u32>,
-    at_provider: BTreeMap<ProviderName, u32>,
-    of_owner: BTreeMap<(ForgeName, Login), u32>,
-    unproven: BTreeMap<PoolName, u32>,
-    unproven_at: BTreeMap<ProviderName, u32>,
-    unproven_in: BTreeMap<(ForgeName, Scope), u32>,
+    in_pool: BTreeMap<&'a PoolName, u32>,
+    at_provider: BTreeMap<&'a ProviderName, u32>,
+    of_owner: BTreeMap<(&'a ForgeName, &'a Login), u32>,
+    unproven: BTreeMap<&'a PoolName, u32>,
+    unproven_at: BTreeMap<&'a ProviderName, u32>,
+    unproven_in: BTreeMap<(&'a ForgeName, &'a Scope), u32>,
     free: BTreeMap<ProviderName, Free>,
 }
 
@@ -39,14 +39,13 @@ impl<'a> Room<'a> {
             unproven_in: BTreeMap::new(),
             free: world.capacity.iter().map(|(p, c)| (p.clone(), c.nodes.clone())).collect(),
         };
-        for runner in world.runners().filter(|runner| runner.state < RunnerState::Gone) {
+        for runner in world.active_runners() {
             *room.of_owner.entry(owner(&runner.forge, &runner.scope)).or_default() += 1;
             if runner.state < RunnerState::Idle {
-                *room.unproven.entry(runner.pool.clone()).or_default() += 1;
-                let scope = (runner.forge.clone(), runner.scope.clone());
-                *room.unproven_in.entry(scope).or_default() += 1;
+                *room.unproven.entry(&runner.pool).or_default() += 1;
+                *room.unproven_in.entry((&runner.forge, &runner.scope)).or_default() += 1;
                 if let Some(pool) = world.fleet.pools.get(&runner.pool) {
-                    *room.unproven_at.entry(pool.provider.clone()).or_default() += 1;
+                    *room.unproven_at.entry(&pool.provider).or_default() += 1;
                 }
             }
         }
@@ -55,11 +54,10 @@ impl<'a> Room<'a> {
     }
 
     fn count_instances(&mut self) {
-        let live = || self.world.instances().filter(|i| i.state < InstanceState::Gone);
         let mut unplaced = Vec::new();
-        for instance in live() {
-            *self.in_pool.entry(instance.pool.clone()).or_default() += 1;
-            *self.at_provider.entry(instance.provider.clone()).or_default() += 1;
+        for instance in self.world.existing_instances() {
+            *self.in_pool.entry(&instance.pool).or_default() += 1;
+            *self.at_provider.entry(&instance.provider).or_default() += 1;
             let free = self.free.get_mut(&instance.provider);
             match (free, &instance.node) {
                 (None, _) => {}
@@ -97,9 +95,9 @@ impl<'a> Room<'a> {
         self.provider_obstacles(pool, &mut found);
         let key = BackoffKey::Pool(pool.name.clone());
         self.backing_off(key, count(&self.unproven, &pool.name), &mut found);
-        let place = (pool.forge.clone(), scope.clone());
-        let trying = count(&self.unproven_in, &place);
-        self.backing_off(BackoffKey::Scope(place.0, place.1), trying, &mut found);
+        let trying = count(&self.unproven_in, (&pool.forge, scope));
+        let key = BackoffKey::Scope(pool.forge.clone(), scope.clone());
+        self.backing_off(key, trying, &mut found);
         if let Some(until) = self.world.limited_in(&pool.forge, scope) {
             let what = BackoffKey::Scope(pool.forge.clone(), scope.clone());
             let because = "the forge limits the rate of calls".into();
@@ -142,39 +140,28 @@ impl<'a> Room<'a> {
         }
     }
 
-    /// What a runner whose launch was not begun waits for, if failures are being waited out.
-    pub(super) fn held_back(&self, id: RunnerId) -> Option<Reason> {
-        let runner = self.world.runner(id).filter(|r| r.state == RunnerState::Pending)?;
-        let instance = self.world.instance(runner.instance).filter(|i| i.launch.is_none())?;
-        let mut found = Vec::new();
-        for key in BackoffKey::of(runner, instance) {
-            self.backing_off(key, 0, &mut found);
-        }
-        found.pop()
-    }
-
     /// The cap that forbids the tenant one more runner, if it does.
     pub(super) fn at_cap(&self, tenant: &TenantKey, scope: &Scope) -> Option<Reason> {
         let owner = owner(&tenant.forge, scope);
-        let cap = self.fleet.caps.of(&owner.0, &owner.1);
-        (count(&self.of_owner, &owner) >= cap)
+        let cap = self.fleet.caps.of(owner.0, owner.1);
+        (count(&self.of_owner, owner) >= cap)
             .then(|| Reason::TenantAtCap { tenant: tenant.clone(), cap })
     }
 
     /// True if the account that owns `scope` may have no more runners.
     pub(super) fn owner_at_cap(&self, forge: &ForgeName, scope: &Scope) -> bool {
         let owner = owner(forge, scope);
-        count(&self.of_owner, &owner) >= self.fleet.caps.of(&owner.0, &owner.1)
+        count(&self.of_owner, owner) >= self.fleet.caps.of(owner.0, owner.1)
     }
 
     /// Counts one more runner of `pool` in `scope`.
-    pub(super) fn use_up(&mut self, pool: &Pool, scope: &Scope) {
-        *self.in_pool.entry(pool.name.clone()).or_default() += 1;
-        *self.at_provider.entry(pool.provider.clone()).or_default() += 1;
+    pub(super) fn use_up(&mut self, pool: &'a Pool, scope: &'a Scope) {
+        *self.in_pool.entry(&pool.name).or_default() += 1;
+        *self.at_provider.entry(&pool.provider).or_default() += 1;
         *self.of_owner.entry(owner(&pool.forge, scope)).or_default() += 1;
-        *self.unproven.entry(pool.name.clone()).or_default() += 1;
-        *self.unproven_at.entry(pool.provider.clone()).or_default() += 1;
-        *self.unproven_in.entry((pool.forge.clone(), scope.clone())).or_default() += 1;
+        *self.unproven.entry(&pool.name).or_default() += 1;
+        *self.unproven_at.entry(&pool.provider).or_default() += 1;
+        *self.unproven_in.entry((&pool.forge, scope)).or_default() += 1;
         self.place(&pool.provider, &pool.needs);
     }
 }
@@ -188,12 +175,12 @@ pub(super) fn unfit(pool: &Pool, trust: Trust) -> Option<Reason> {
     }
 }
 
-fn owner(forge: &ForgeName, scope: &Scope) -> (ForgeName, Login) {
-    (forge.clone(), scope.owner().clone())
+fn owner<'a>(forge: &'a ForgeName, scope: &'a Scope) -> (&'a ForgeName, &'a Login) {
+    (forge, scope.owner())
 }
 
-fn count<K: Ord>(counts: &BTreeMap<K, u32>, key: &K) -> u32 {
-    counts.get(key).copied().unwrap_or(0)
+fn count<K: Ord>(counts: &BTreeMap<K, u32>, key: K) -> u32 {
+    counts.get(&key).copied().unwrap_or(0)
 }
 
 fn fits(free: &BTreeMap<Resource, u64>, needs: &Needs) -> bool {

@@ -3,10 +3,17 @@
 //! Stories name in a comment what they hold: `A…` a behaviour that RISE's own tests ask for, `W…` a
 //! weakness of RISE's that must not be ours. README.md lists where we do otherwise than RISE and why.
 
+#[cfg(test)]
 mod limits;
+#[cfg(test)]
 mod matching;
+#[cfg(test)]
 mod properties;
+#[cfg(test)]
 mod pulse;
+#[cfg(test)]
 mod storage;
+#[cfg(test)]
 mod supply;
+#[cfg(test)]
 mod world;

@@ -1,1 +1,382 @@
-//! To come.
+//! A runner's life, from the intent to the end of its instance.
+
+use remuda_core::observation::{Call, Cause, Observation, Order, Subject};
+use remuda_core::runner::{InstanceState, Outcome, RunnerId, RunnerState};
+
+use crate::world::{World, at, ended, queued, runs, scope};
+
+const SMALL: &str = "pool small labels=linux max=2";
+
+/// A world with one job and its runner online.
+fn one_idle() -> World {
+    let mut world = World::new(SMALL);
+    world.hears(queued(1, "linux"));
+    world.comes_online(1);
+    world.actions();
+    world
+}
+
+/// A world with one job on its runner.
+fn one_busy() -> World {
+    let mut world = one_idle();
+    world.hears(runs(1, "linux").on(1, "small"));
+    world
+}
+
+// A33, A36, A41, W34
+#[test]
+fn a_launch_is_written_down_before_it_is_begun() {
+    let mut world = World::new(SMALL);
+    world.hears(queued(1, "linux"));
+    assert_eq!(world.calls(), ["launch 1 of small"]);
+    let written = world.disk.instance(world.runner(1).instance).unwrap();
+    assert_eq!(written.state, InstanceState::Launching);
+    assert_eq!(written.launch.unwrap().deadline, at(60));
+}
+
+// A34, W34
+#[test]
+fn a_second_controller_over_the_same_books_does_not_launch_again() {
+    let mut world = World::new(SMALL);
+    world.hears(queued(1, "linux"));
+    world.restarts();
+    world.passes(30);
+    assert_eq!((world.calls().len(), world.runners_of("small")), (0, 1));
+    // The first one's call landed: a listing adopts what it made.
+    world.lists_instances("one", &[1], &[]);
+    assert_eq!((world.runner_is(1), world.calls().len()), ("starting", 0));
+}
+
+// W34
+#[test]
+fn a_launch_that_died_with_its_controller_is_replaced_once_it_cannot_land_any_more() {
+    let mut world = World::new(SMALL);
+    world.hears(queued(1, "linux"));
+    world.restarts();
+    world.lists_instances("one", &[], &[]);
+    assert_eq!(world.runner_is(1), "pending");
+    world.passes(61);
+    world.lists_instances("one", &[], &[]);
+    assert_eq!(world.runner_is(1), "pending");
+    world.passes(61);
+    world.lists_instances("one", &[], &[]);
+    assert_eq!(
+        (world.runner_is(1), world.runner(1).outcome),
+        ("draining", Some(Outcome::LaunchLost))
+    );
+    world.passes(3);
+    assert!(world.calls().contains(&"launch 2 of small".into()));
+}
+
+// A36, A37
+#[test]
+fn a_runner_registers_where_its_job_came_from() {
+    let mut world = World::new(SMALL);
+    world.hears(queued(1, "linux"));
+    world.hears(queued(2, "linux").of("repo:solo/app"));
+    assert_eq!(world.runner(1).scope, scope("org:acme"));
+    assert_eq!(world.runner(2).scope, scope("repo:solo/app"));
+}
+
+// A35, A42
+#[test]
+fn a_finished_runner_is_destroyed_and_its_row_stays_for_a_while() {
+    let mut world = one_busy();
+    world.hears(ended(1, "linux").on(1, "small"));
+    world.lists_instances("one", &[], &[1]);
+    assert_eq!(world.calls(), ["destroy 1"]);
+    world.destroyed(1);
+    assert_eq!((world.runner_is(1), world.runner(1).outcome), ("gone", Some(Outcome::Finished)));
+    assert_eq!(world.runner(1).job.as_ref().unwrap().native, 1);
+    world.passes(3601);
+    assert_eq!(world.books().runners().count(), 0);
+}
+
+// A43
+#[test]
+fn a_runner_at_work_is_left_alone() {
+    let mut world = one_busy();
+    for _ in 0..100 {
+        world.passes(60);
+        world.lists_instances("one", &[1], &[]);
+        world.lists_runners("org:acme", &[1]);
+    }
+    assert_eq!((world.runner_is(1), world.calls().len()), ("busy", 0));
+}
+
+// A44
+#[test]
+fn a_destruction_that_fails_is_tried_again_and_closes_nothing() {
+    let mut world = one_busy();
+    world.hears(ended(1, "linux").on(1, "small"));
+    world.lists_instances("one", &[], &[1]);
+    assert_eq!(world.calls(), ["destroy 1"]);
+    world.fails(Subject::Instance(world.runner(1).instance), Call::Destroy, Cause::Transient);
+    assert_eq!((world.runner_is(1), world.calls().len()), ("stopping", 0));
+    world.passes(3);
+    assert_eq!(world.calls(), ["destroy 1"]);
+}
+
+// W17
+#[test]
+fn a_runner_that_never_boots_does_not_starve_its_job() {
+    let mut world = World::new(SMALL);
+    world.hears(queued(1, "linux"));
+    world.launched(1);
+    world.actions();
+    world.passes(299);
+    assert_eq!((world.calls().len(), world.runner_is(1)), (0, "starting"));
+    world.passes(1);
+    assert_eq!(world.runner(1).outcome, Some(Outcome::NeverOnline));
+    assert_eq!(world.calls(), ["deregister remuda-test-small-1"]);
+    world.passes(2);
+    assert_eq!(world.calls(), ["launch 2 of small"]);
+}
+
+// W17
+#[test]
+fn an_idle_runner_that_lost_its_registration_does_not_starve_a_job() {
+    let mut world = one_idle();
+    for _ in 0..3 {
+        world.passes(60);
+        world.lists_runners("org:acme", &[]);
+    }
+    assert_eq!(world.runner_is(1), "draining");
+    world.passes(3);
+    assert!(world.calls().contains(&"launch 2 of small".into()));
+}
+
+// W17
+#[test]
+fn a_job_whose_runner_was_taken_by_another_gets_its_own() {
+    let mut world = one_idle();
+    world.hears(runs(99, "linux").on(1, "small"));
+    assert_eq!((world.runner_is(1), world.calls()), ("busy", vec!["launch 2 of small".into()]));
+}
+
+// W17
+#[test]
+fn a_runner_that_outlives_its_job_gives_its_place_back() {
+    let mut world = one_busy();
+    world.hears(ended(1, "linux").on(1, "small"));
+    world.passes(29);
+    assert_eq!((world.runner_is(1), world.calls().len()), ("busy", 0));
+    world.passes(1);
+    assert_eq!(world.calls(), ["destroy 1"]);
+}
+
+// W17, W20
+#[test]
+fn a_runner_that_died_with_its_job_gives_its_place_back_and_the_job_is_asked_about() {
+    let mut world = one_busy();
+    world.lists_instances("one", &[], &[1]);
+    world.passes(31);
+    assert_eq!(world.runner(1).outcome, Some(Outcome::Lost));
+    let looks = world.actions();
+    assert!(
+        looks.iter().any(|call| matches!(call.subject(), Subject::Job(key) if key.native == 1))
+    );
+}
+
+// W18
+#[test]
+fn a_runner_whose_job_was_cancelled_is_reaped_when_it_has_idled_long_enough() {
+    let mut world = one_idle();
+    world.hears(ended(1, "linux"));
+    world.passes(299);
+    assert_eq!((world.runner_is(1), world.calls().len()), ("idle", 0));
+    world.passes(1);
+    assert_eq!(world.calls(), ["deregister remuda-test-small-1"]);
+    world.deregistered(1);
+    assert_eq!(world.calls(), ["destroy 1"]);
+    world.destroyed(1);
+    assert_eq!(world.runners_of("small"), 0);
+}
+
+// W18
+#[test]
+fn a_runner_whose_launch_was_not_begun_goes_with_its_job() {
+    let mut world = World::new(
+        "
+        pool small labels=linux max=2
+        provider one launches=1
+    ",
+    );
+    world.hears(queued(1, "linux"));
+    world.hears(queued(2, "linux"));
+    assert_eq!(world.calls(), ["launch 1 of small"]);
+    world.hears(ended(2, "linux"));
+    world.passes(1);
+    assert_eq!((world.runner_is(2), world.calls().len()), ("gone", 0));
+}
+
+// Architecture invariant 5.
+#[test]
+fn a_draining_runner_that_got_a_job_is_kept() {
+    let mut world = one_idle();
+    world.hears(ended(1, "linux"));
+    world.passes(300);
+    assert_eq!(world.runner_is(1), "draining");
+    world.refused_as_busy(1);
+    assert_eq!((world.runner_is(1), world.runner(1).outcome), ("busy", None));
+    world.hears(runs(2, "linux").on(1, "small"));
+    assert_eq!(world.runner(1).job.as_ref().unwrap().native, 2);
+    assert!(!world.calls().iter().any(|call| call.starts_with("destroy")));
+}
+
+// Decision 5.
+#[test]
+fn a_busy_runner_that_no_job_explains_is_asked_about_and_never_assumed_idle() {
+    let mut world = one_idle();
+    world.hears(ended(1, "linux"));
+    world.passes(300);
+    world.refused_as_busy(1);
+    world.actions();
+    for _ in 0..3 {
+        world.passes(120);
+        assert_eq!(world.calls(), ["deregister remuda-test-small-1"]);
+        world.refused_as_busy(1);
+    }
+    world.passes(120);
+    world.deregistered(1);
+    assert_eq!(world.runner_is(1), "stopping");
+}
+
+// W35
+#[test]
+fn an_empty_listing_of_instances_orphans_nobody() {
+    let mut world = one_busy();
+    world.hears(queued(2, "linux"));
+    world.comes_online(2);
+    world.actions();
+    world.passes(90);
+    world.lists_instances("one", &[], &[]);
+    world.passes(90);
+    world.lists_instances("one", &[1, 2], &[]);
+    world.passes(90);
+    world.lists_instances("one", &[], &[]);
+    assert_eq!((world.runner_is(1), world.runner_is(2)), ("busy", "idle"));
+    assert_eq!(world.calls().len(), 0);
+}
+
+// W35
+#[test]
+fn an_empty_listing_of_registrations_removes_nobody() {
+    let mut world = one_idle();
+    world.passes(90);
+    world.lists_runners("org:acme", &[]);
+    assert_eq!((world.runner_is(1), world.calls().len()), ("idle", 0));
+    world.passes(90);
+    world.lists_runners("org:acme", &[1]);
+    world.passes(90);
+    world.lists_runners("org:acme", &[]);
+    assert_eq!((world.runner_is(1), world.calls().len()), ("idle", 0));
+}
+
+// Architecture invariant 6.
+#[test]
+fn a_listing_that_a_newer_one_overtook_says_nothing_about_what_it_lacks() {
+    let mut world = one_idle();
+    world.passes(200);
+    world.lists_instances("one", &[1], &[]);
+    for age in [100, 10] {
+        let (provider, all) = ("one".parse().unwrap(), Vec::new());
+        let asked_at = world.now - std::time::Duration::from_secs(age);
+        world.sees(Observation::Instances { provider, asked_at, all });
+    }
+    assert_eq!(world.runner_is(1), "idle");
+}
+
+#[test]
+fn an_instance_that_is_gone_for_two_looks_is_believed_gone() {
+    let mut world = one_idle();
+    world.passes(90);
+    world.lists_instances("one", &[], &[]);
+    world.passes(60);
+    world.lists_instances("one", &[], &[]);
+    assert_eq!((world.runner_is(1), world.runner(1).outcome), ("draining", Some(Outcome::Died)));
+}
+
+// Decision 17.
+#[test]
+fn an_instance_that_no_row_explains_is_destroyed_only_after_its_registration() {
+    let mut world = one_idle();
+    let older = World::new(SMALL);
+    // The books are an older copy: they know neither the runner nor its instance.
+    let name = world.runner(1).name.clone();
+    world.disk = older.disk.clone();
+    let fleet = remuda_core::fleet::Fleet::clone(&world.disk.fleet);
+    world.disk.fleet = with_scope(fleet).into();
+    world.restarts();
+    let listed = |world: &mut World, registered: bool| {
+        let seen = remuda_core::observation::RunnerSeen {
+            id: 1001,
+            name: name.clone(),
+            online: true,
+            busy: true,
+        };
+        let all = registered.then_some(seen).into_iter().collect();
+        let (forge, scope, asked_at) = (crate::world::forge(), scope("org:acme"), world.now);
+        world.sees(Observation::Runners { forge, scope, asked_at, all });
+        world.lists_instances("one", &[1], &[]);
+    };
+    for _ in 0..4 {
+        listed(&mut world, true);
+        world.passes(60);
+    }
+    assert_eq!(world.calls(), ["deregister remuda-test-small-1"]);
+    listed(&mut world, false);
+    world.passes(60);
+    listed(&mut world, false);
+    assert_eq!(world.calls(), ["destroy 1"]);
+}
+
+fn with_scope(mut fleet: remuda_core::fleet::Fleet) -> remuda_core::fleet::Fleet {
+    for forge in fleet.forges.values_mut() {
+        forge.scopes.push(scope("org:acme"));
+    }
+    fleet
+}
+
+#[test]
+fn numbers_that_the_outside_knows_are_never_given_again() {
+    let mut world = World::new(SMALL);
+    world.lists_instances("one", &[41], &[]);
+    world.hears(queued(1, "linux"));
+    assert_eq!(world.calls(), ["launch 42 of small"]);
+}
+
+#[test]
+fn a_held_runner_is_not_destroyed() {
+    let mut world = one_busy();
+    let (runner, who, why) = (RunnerId(1), "ada".into(), "to look".into());
+    world.sees(Observation::Order(Order::Hold { runner, who, why }));
+    world.hears(ended(1, "linux").on(1, "small"));
+    world.passes(3600);
+    assert_eq!((world.runner_is(1), world.calls().len()), ("busy", 0));
+    world.sees(Observation::Order(Order::Release { runner }));
+    assert_eq!(world.calls(), ["destroy 1"]);
+}
+
+#[test]
+fn idle_runners_are_kept_and_replaced() {
+    let mut world = World::new("pool small labels=linux max=3 min_idle=1 scopes=org:acme");
+    world.passes(1);
+    assert_eq!(world.calls(), ["launch 1 of small"]);
+    world.comes_online(1);
+    world.hears(queued(1, "linux"));
+    assert_eq!(
+        (world.why(1), world.calls()),
+        (vec!["runner_idle"], vec!["launch 2 of small".into()])
+    );
+    world.comes_online(2);
+    world.hears(runs(1, "linux").on(1, "small"));
+    for _ in 0..10 {
+        world.passes(60);
+        world.lists_runners("org:acme", &[1, 2]);
+    }
+    assert_eq!((world.runner_is(2), world.calls().len()), ("idle", 0));
+    world.passes(86_400);
+    assert_eq!(world.runner(2).state, RunnerState::Draining);
+    assert_eq!(world.runner(2).outcome, Some(Outcome::Lifetime));
+}

@@ -2,6 +2,7 @@
 //! controller asks for as text.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -210,12 +211,12 @@ impl Told {
         self
     }
 
-    pub(crate) fn as_delivery(mut self, received_at: Timestamp) -> JobSeen {
+    pub(crate) fn delivered(mut self, received_at: Timestamp) -> JobSeen {
         self.0.source = Source::Delivery { received_at };
         self.0
     }
 
-    pub(crate) fn as_read(mut self, asked_at: Timestamp) -> JobSeen {
+    pub(crate) fn read(mut self, asked_at: Timestamp) -> JobSeen {
         self.0.source = Source::Read { asked_at };
         self.0
     }
@@ -272,13 +273,13 @@ impl World {
 
     /// A webhook tells of a job.
     pub(crate) fn hears(&mut self, told: Told) -> Batch {
-        let seen = told.as_delivery(self.now);
+        let seen = told.delivered(self.now);
         self.sees(Observation::Job(Box::new(seen)))
     }
 
     /// A read of a job shows it.
     pub(crate) fn reads(&mut self, told: Told) -> Batch {
-        let seen = told.as_read(self.now);
+        let seen = told.read(self.now);
         self.answered(Subject::Job(seen.key.clone()), vec![Observation::Job(Box::new(seen))])
     }
 
@@ -294,7 +295,7 @@ impl World {
         let asked_at = self.now;
         let (forge, scope) = (forge(), scope(of));
         let subject = Subject::Jobs(forge.clone(), scope.clone());
-        let all = all.into_iter().map(|told| told.as_read(asked_at)).collect();
+        let all = all.into_iter().map(|told| told.read(asked_at)).collect();
         self.answered(subject, vec![Observation::Jobs { forge, scope, asked_at, all }])
     }
 
@@ -438,7 +439,7 @@ impl World {
     /// Why a job waits, as words; empty if it does not.
     pub(crate) fn why(&self, id: u64) -> Vec<&'static str> {
         let reasons = self.controller.reasons(&JobKey::rest(&forge(), id));
-        reasons.map_or(Vec::new(), |(_, all)| all.iter().map(|reason| reason.code()).collect())
+        reasons.map_or(Vec::new(), |(_, all)| all.iter().map(remuda_core::Reason::code).collect())
     }
 
     /// Runners that are not gone, by pool.
@@ -469,11 +470,12 @@ impl World {
         let mut text = String::new();
         for job in self.books().jobs() {
             let (id, state) = (job.key.native, job.attempt.state.as_str());
-            text += &format!("job {id} {state} {:?}\n", self.why(id));
+            let _ = writeln!(text, "job {id} {state} {:?}", self.why(id));
         }
         for runner in self.books().runners() {
             let state = runner.state.as_str();
-            text += &format!("runner {} {} {} {state}\n", runner.id, runner.pool, runner.scope);
+            let (id, pool, scope) = (runner.id, &runner.pool, &runner.scope);
+            let _ = writeln!(text, "runner {id} {pool} {scope} {state}");
         }
         text
     }

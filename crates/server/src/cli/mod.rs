@@ -76,8 +76,11 @@ pub(crate) enum Output {
 /// Which server.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct State {
-    /// The server's state directory [default: $REMUDA_STATE, else ~/.local/state/remuda]
-    #[arg(long, value_name = "DIR")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        help = "The server's state directory [default: $REMUDA_STATE, else ~/.local/state/remuda]"
+    )]
     state: Option<PathBuf>,
 }
 

@@ -127,7 +127,7 @@ fn runner_cells(row: &RunnerRow, now: Timestamp) -> Vec<Cell> {
     let held = row.hold.as_ref().map(|hold| format!("held by {hold}"));
     let note: Vec<_> = held.iter().chain(&row.outcome).map(String::as_str).collect();
     vec![
-        cell(row.id),
+        cell(row.id.to_string()),
         state(&row.state),
         cell(row.since.as_ref().map(|since| ago(since, now)).unwrap_or_default()),
         cell(&row.pool),
@@ -144,9 +144,9 @@ fn pool_cells(row: &PoolRow) -> Vec<Cell> {
     vec![
         cell(&row.name),
         cell(format!("{}/{}", row.instances, row.max)),
-        cell(row.starting),
-        cell(row.idle),
-        cell(row.busy),
+        cell(row.starting.to_string()),
+        cell(row.idle.to_string()),
+        cell(row.busy.to_string()),
         cell(&row.provider),
         cell(row.labels.join(", ")),
         cell(row.backoff.as_deref().unwrap_or_default()),
@@ -293,7 +293,7 @@ impl How {
             Output::Table => {
                 let known = facts.iter().filter(|(_, value)| !value.is_empty());
                 let rows: Vec<_> =
-                    known.map(|(name, value)| vec![cell(name), state(value)]).collect();
+                    known.map(|(name, value)| vec![cell(*name), state(value)]).collect();
                 say(&render(&[], &rows, Page::stdout()))?;
             }
         }

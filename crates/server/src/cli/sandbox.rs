@@ -55,7 +55,7 @@ pub(super) struct Sandbox {
 
 #[derive(Debug, Subcommand)]
 enum SandboxVerb {
-    /// Run one job of the sandbox, told by ACTIONS_RUNNER_INPUT_JITCONFIG
+    /// Run one job of the sandbox, told by `ACTIONS_RUNNER_INPUT_JITCONFIG`
     Runner,
     /// Print the private key of the sandbox's Apps, which protects nothing
     #[command(after_help = "Example:\n  remuda sandbox key")]

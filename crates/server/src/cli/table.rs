@@ -6,10 +6,13 @@
 use std::time::Duration;
 
 use comfy_table::presets::NOTHING;
-use comfy_table::{Attribute, Color, ContentArrangement, Table};
+use comfy_table::{Attribute, Color, ContentArrangement, Row, Table};
 use remuda_core::Timestamp;
 
 use crate::env;
+
+/// Most lines of one row of a list whose width is limited; what is cut is in `describe` and `explain`.
+const LINES_MAX: usize = 3;
 
 /// What a cell wants to say beside its words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +60,7 @@ pub(super) struct Cell {
 }
 
 /// A cell with these words.
+#[expect(clippy::needless_pass_by_value, reason = "callers hand over what they have just made")]
 pub(super) fn cell(text: impl ToString) -> Cell {
     Cell { text: text.to_string(), tone: Tone::Plain }
 }
@@ -89,7 +93,7 @@ impl Page {
 /// Rows under headers, as text. Without headers the first line is the first row.
 pub(super) fn render(headers: &[&str], rows: &[Vec<Cell>], page: Page) -> String {
     let mut table = Table::new();
-    table.load_style(NOTHING).force_no_tty();
+    table.load_style(NOTHING).force_no_tty().set_truncation_indicator("…");
     match page.width {
         Some(width) => {
             // A line that fills the terminal to its last column wraps on some.
@@ -109,11 +113,17 @@ pub(super) fn render(headers: &[&str], rows: &[Vec<Cell>], page: Page) -> String
         }));
     }
     for row in rows {
-        table.add_row(row.iter().map(|cell| {
-            let colour = cell.tone.colour().filter(|_| page.colour);
+        let mut row = Row::from(row.iter().map(|cell| {
             let shown = comfy_table::Cell::new(&cell.text);
-            colour.map_or(shown.clone(), |colour| shown.fg(colour))
+            match cell.tone.colour().filter(|_| page.colour) {
+                Some(colour) => shown.fg(colour),
+                None => shown,
+            }
         }));
+        if page.width.is_some() && !headers.is_empty() {
+            row.max_height(LINES_MAX);
+        }
+        table.add_row(row);
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
@@ -184,6 +194,16 @@ mod tests {
              \x20                              and lacks riscv64\n\
              github/22  in_progress  4s"
         );
+    }
+
+    #[test]
+    fn a_row_of_a_list_is_cut_before_it_fills_the_screen() {
+        let text =
+            render(&["JOB", "STATE", "AGE", "WHY"], &rows(), Page { width: Some(55), ..NARROW });
+        assert_eq!(text.lines().count(), 5, "{text}");
+        assert!(text.lines().nth(3).is_some_and(|line| line.ends_with('…')), "{text}");
+        let facts = render(&[], &rows(), Page { width: Some(55), ..NARROW });
+        assert!(!facts.contains('…') && facts.lines().count() == 7, "{facts}");
     }
 
     #[test]

@@ -171,6 +171,22 @@ pub fn processes_below(directory: &Path) -> Vec<u32> {
     found
 }
 
+/// Ends whatever works below a directory: runners outlive their server, and a test must not.
+pub fn end_processes_below(directory: &Path) {
+    // What is killed may have begun another in the meantime, but not for ever.
+    for _ in 0..100 {
+        let left = processes_below(directory);
+        if left.is_empty() {
+            return;
+        }
+        for pid in left.into_iter().filter_map(|pid| i32::try_from(pid).ok()) {
+            if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
+    }
+}
+
 /// A server process; killed when dropped.
 pub struct Served(Child);
 

@@ -37,7 +37,8 @@ WHERE state = 'pending' AND sequence > ?1 ORDER BY sequence LIMIT ?2";
 pub(super) const UNDECODABLE: &str = "\
 SELECT sequence, forge, id, event, received_at, body, error
 FROM delivery JOIN delivery_body USING (sequence)
-WHERE state = 'undecodable' ORDER BY decided_at DESC, sequence DESC LIMIT ?1";
+WHERE state = 'undecodable' AND state <> 'pending'
+ORDER BY decided_at DESC, sequence DESC LIMIT ?1";
 pub(super) const MARK_DELIVERY: &str = "\
 UPDATE delivery SET state = ?2, decided_at = ?3, error = ?4
 WHERE sequence = ?1 AND state IN ('pending', 'undecodable')";
@@ -151,27 +152,34 @@ pub(super) static ATTEMPTS: LazyLock<String> = LazyLock::new(|| {
 pub(super) static RUNNER_HISTORY: LazyLock<String> =
     LazyLock::new(|| format!("SELECT {RUNNER_COLUMNS} FROM runner ORDER BY id DESC LIMIT ?1"));
 
-// Pruning: each statement removes at most ?2 rows.
+// Pruning: which rows are old, at most ?2 of them, and their removal. It is asked with every commit,
+// so what is old must be found by an index. That of decided deliveries is only used where
+// `state <> 'pending'` is said: that the state is another word does not imply it to `SQLite`.
 pub(super) const OLD_BODIES: &str = "\
-SELECT sequence FROM delivery WHERE state = 'decoded' AND decided_at < ?1
+SELECT sequence FROM delivery WHERE state = 'decoded' AND state <> 'pending' AND decided_at < ?1
 ORDER BY decided_at LIMIT ?2";
+pub(super) const OLD_EMPTIED: &str = "\
+SELECT sequence FROM delivery WHERE state = 'emptied' AND state <> 'pending' AND decided_at < ?1
+ORDER BY decided_at LIMIT ?2";
+pub(super) const OLD_UNDECODABLE: &str = "\
+SELECT sequence FROM delivery WHERE state = 'undecodable' AND state <> 'pending'
+AND decided_at < ?1 ORDER BY decided_at LIMIT ?2";
+pub(super) const OLD_JOBS: &str =
+    "SELECT id FROM job WHERE forgotten_at < ?1 ORDER BY forgotten_at LIMIT ?2";
+pub(super) const OLD_RUNNERS: &str =
+    "SELECT id FROM runner WHERE forgotten_at < ?1 ORDER BY forgotten_at LIMIT ?2";
+pub(super) const OLD_INSTANCES: &str =
+    "SELECT id FROM instance WHERE forgotten_at < ?1 ORDER BY forgotten_at LIMIT ?2";
+pub(super) const OLD_EVENTS: &str = "\
+SELECT sequence FROM event WHERE sequence <= (SELECT max(sequence) FROM event) - ?1
+ORDER BY sequence LIMIT ?2";
 pub(super) const REMOVE_BODY: &str = "DELETE FROM delivery_body WHERE sequence = ?1";
 pub(super) const MARK_EMPTIED: &str = "UPDATE delivery SET state = 'emptied' WHERE sequence = ?1";
-pub(super) const PRUNE_DELIVERIES: &str = "\
-DELETE FROM delivery WHERE sequence IN (SELECT sequence FROM delivery
-WHERE state = ?3 AND decided_at < ?1 ORDER BY decided_at LIMIT ?2)";
-pub(super) const PRUNE_JOBS: &str = "\
-DELETE FROM job WHERE id IN
-(SELECT id FROM job WHERE forgotten_at < ?1 ORDER BY forgotten_at LIMIT ?2)";
-pub(super) const PRUNE_RUNNERS: &str = "\
-DELETE FROM runner WHERE id IN
-(SELECT id FROM runner WHERE forgotten_at < ?1 ORDER BY forgotten_at LIMIT ?2)";
-pub(super) const PRUNE_INSTANCES: &str = "\
-DELETE FROM instance WHERE id IN
-(SELECT id FROM instance WHERE forgotten_at < ?1 ORDER BY forgotten_at LIMIT ?2)";
-pub(super) const PRUNE_EVENTS: &str = "\
-DELETE FROM event WHERE sequence IN (SELECT sequence FROM event
-WHERE sequence <= (SELECT max(sequence) FROM event) - ?1 ORDER BY sequence LIMIT ?2)";
+pub(super) const REMOVE_DELIVERY: &str = "DELETE FROM delivery WHERE sequence = ?1";
+pub(super) const REMOVE_JOB: &str = "DELETE FROM job WHERE id = ?1";
+pub(super) const REMOVE_RUNNER: &str = "DELETE FROM runner WHERE id = ?1";
+pub(super) const REMOVE_INSTANCE: &str = "DELETE FROM instance WHERE id = ?1";
+pub(super) const REMOVE_EVENT: &str = "DELETE FROM event WHERE sequence = ?1";
 
 /// Writes a whole row, in place of the one with the same key: the first `keys` of `columns`.
 fn upsert(table: &str, columns: &str, keys: usize) -> String {

@@ -33,6 +33,7 @@ const CATCH_UP_MAX: Duration = Duration::from_secs(120);
 /// intake of a whole server: each is verified and stored in SQLite, with its flush, before it is
 /// answered. The control loop decodes and plans all the while. Latencies are the sender's.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  remuda bench intake --seconds 5 --json")]
 pub(super) struct Intake {
     /// How long to measure
     #[arg(long, default_value_t = 10.0)]

@@ -41,6 +41,7 @@ const NOW: Timestamp = Timestamp::from_millis(1_000_000_000);
 /// for two more runners, which the plan makes; the other jobs wait, each with its reason. The time is
 /// the median of several plans.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  remuda bench plan --json")]
 pub(super) struct Plan {
     /// Plans of which the median is taken
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]

@@ -19,6 +19,7 @@ const AT_ONCE: u64 = 20;
 ///
 /// Runs histories of the simulator, on every core, with the same settings as `remuda simulate`.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  remuda bench sim --json")]
 pub(super) struct Sim {
     /// How long to go on
     #[arg(long, default_value_t = 20)]

@@ -31,6 +31,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// runners, the time is from the sandbox's queueing to the end of the launch call, when the runner's
 /// process was told to run; with an idle runner kept, to the moment that runner takes the job.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  remuda bench start --json")]
 pub(super) struct Start {
     /// Jobs of each kind
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
