@@ -71,7 +71,7 @@ impl<'a> Patience<'a> {
 
 fn launches(world: &Snapshot, patience: &Patience<'_>) -> Vec<Action> {
     let mut under_way: BTreeMap<&ProviderName, u32> = BTreeMap::new();
-    for instance in world.instances().filter(|instance| instance.may_still_land(world.now)) {
+    for instance in world.existing_instances().filter(|one| one.may_still_land(world.now)) {
         *under_way.entry(&instance.provider).or_default() += 1;
     }
     let mut due = Vec::new();
@@ -108,7 +108,7 @@ fn launches(world: &Snapshot, patience: &Patience<'_>) -> Vec<Action> {
 }
 
 fn deregistrations(world: &Snapshot, patience: &Patience<'_>) -> Vec<Action> {
-    let runners = world.runners().filter_map(|runner| {
+    let runners = world.active_runners().filter_map(|runner| {
         let instance = world.instance(runner.instance)?;
         deregistration_due(world, runner, instance).then(|| {
             let id = match runner.registration {
@@ -267,7 +267,8 @@ fn scopes(world: &Snapshot) -> BTreeMap<Place<'_>, Polled> {
     for key in world.strays.keys() {
         note(world, &mut all, (&key.forge, &key.scope), |polls| polls.runners);
     }
-    for runner in world.runners() {
+    // Where runners were and are no more is among the scopes above.
+    for runner in world.active_runners() {
         let hurry: fn(&Polls) -> Duration = match runner.state {
             RunnerState::Starting => |polls| polls.starting,
             RunnerState::Pending
@@ -300,7 +301,7 @@ fn note<'a>(
 /// Providers whose next listing will let something move on.
 fn awaited(world: &Snapshot) -> BTreeSet<&ProviderName> {
     let mut all = BTreeSet::new();
-    for instance in world.instances().filter(|i| i.state != InstanceState::Gone) {
+    for instance in world.existing_instances() {
         if !all.contains(&instance.provider) && is_awaited(world, instance) {
             all.insert(&instance.provider);
         }

@@ -1,4 +1,4 @@
-//! The whole path with real parts: a sandbox GitHub over HTTP, the server as a process, SQLite on disk,
+//! The whole path with real parts: a sandbox GitHub over HTTP, the server as a process, a database on disk,
 //! runners as local processes that execute real steps.
 
 mod common;
@@ -50,15 +50,15 @@ async fn nothing_left(estate: &Estate) {
         let mut tick = tokio::time::interval(std::time::Duration::from_millis(50));
         loop {
             tick.tick().await;
-            let left = std::fs::read_dir(&instances)
-                .map(|entries| entries.flatten().filter(|e| e.file_name() != ".cache").count())
-                .unwrap_or(0);
+            let left = std::fs::read_dir(&instances).map_or(0, |entries| {
+                entries.flatten().filter(|entry| entry.file_name() != ".cache").count()
+            });
             if left == 0 && estate.processes().is_empty() {
                 return;
             }
         }
     };
-    let waited = tokio::time::timeout(std::time::Duration::from_secs(60), empty).await;
+    let waited = tokio::time::timeout(std::time::Duration::from_mins(1), empty).await;
     assert!(waited.is_ok(), "processes {:?} are left\n{}", estate.processes(), estate.log());
 }
 
@@ -93,11 +93,11 @@ async fn a_server_killed_ten_times_in_mid_burst_loses_interrupts_and_leaks_nothi
     estate.sandbox.submit("solo", "app", &small, 1).unwrap();
     let rvv = workflow(&path, 20, "linux, rvv", "sleep 0.$((RANDOM % 5 + 1))");
     estate.sandbox.submit("acme", "app", &rvv, 1).unwrap();
-    let mut seed = u64::from(std::process::id());
+    let mut lot = u64::from(std::process::id());
     for _ in 0..10 {
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        lot = lot.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let ended = estate.sandbox.statistics().jobs_in("completed");
-        let next = (ended + (seed >> 33) % 9).min(JOBS - 1);
+        let next = (ended + (lot >> 33) % 9).min(JOBS - 1);
         estate.until("the next moment to die", |seen| seen.jobs_in("completed") >= next).await;
         server.kill();
         server = estate.serve();

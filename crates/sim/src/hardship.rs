@@ -31,7 +31,7 @@ pub struct Hardship {
     pub job_denied: u32,
     /// The provider says that it is full although it is not.
     pub full: u32,
-    /// A listing comes back empty by surprise; not twice within minutes.
+    /// A listing comes back empty by surprise; not twice within an hour.
     pub listing_empty: u32,
     /// A job is told of as it was up to a minute before it was asked for: a replica lags.
     pub stale: u32,

@@ -82,8 +82,9 @@ const REST: Duration = Duration::from_hours(6);
 /// While the forge refuses every registration, no more than this many are tried: three owners, each
 /// once as it begins, then with waits that double up to five minutes.
 const OUTAGE_CALLS_MAX: u32 = 50;
-/// Within this time a second listing of one kind does not come back empty.
-const SURPRISE: Duration = Duration::from_mins(5);
+/// Within this time a second listing of one kind does not come back empty: long enough for one that
+/// shows what there is to come between, however many answers are lost.
+const SURPRISE: Duration = Duration::from_hours(1);
 /// In a calm world, no job whose pool has room waits longer than this.
 const CALM_WAIT: Duration = Duration::from_mins(15);
 

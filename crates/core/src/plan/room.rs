@@ -179,7 +179,7 @@ fn owner<'a>(forge: &'a ForgeName, scope: &'a Scope) -> (&'a ForgeName, &'a Logi
     (forge, scope.owner())
 }
 
-fn count<K: Ord>(counts: &BTreeMap<K, u32>, key: K) -> u32 {
+fn count<K: Ord + Copy>(counts: &BTreeMap<K, u32>, key: K) -> u32 {
     counts.get(&key).copied().unwrap_or(0)
 }
 

@@ -1,9 +1,10 @@
 //! A sandbox GitHub and a server beside it, in one temporary directory.
 #![allow(
     clippy::allow_attributes,
+    clippy::unwrap_used,
     dead_code,
     unreachable_pub,
-    reason = "each test uses its own part of what is shared, so no expectation holds for all"
+    reason = "each test uses its own part of what is shared, so no expectation holds for all; a helper of tests that cannot go on stops the test"
 )]
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -145,12 +146,10 @@ cap = 20
     /// Waits until the sandbox's records say so.
     pub async fn until(&self, what: &str, reached: impl Fn(&Statistics) -> bool) -> Statistics {
         let waiting = self.sandbox.wait_until(reached);
-        match tokio::time::timeout(std::time::Duration::from_secs(120), waiting).await {
-            Ok(statistics) => statistics,
-            Err(_) => {
-                panic!("{what} was not reached: {:?}\n{}", self.sandbox.statistics(), self.log())
-            }
-        }
+        let waited = tokio::time::timeout(std::time::Duration::from_mins(2), waiting).await;
+        waited.unwrap_or_else(|_| {
+            panic!("{what} was not reached: {:?}\n{}", self.sandbox.statistics(), self.log())
+        })
     }
 
     /// Processes that work below the state directory: instances and their shims.
