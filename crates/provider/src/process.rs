@@ -171,8 +171,15 @@ impl Provider for ProcessProvider {
 
     async fn capacity(&self) -> Result<Option<Capacity>, ProviderError> {
         let declared = Some(&self.0.capacity).filter(|capacity| !capacity.is_empty());
-        Ok(declared.map(|units| Capacity {
-            nodes: node().into_iter().map(|node| (node, units.clone())).collect(),
+        Ok(declared.map(|units| {
+            let mut units = units.clone();
+            // What is shared by all processes and not declared is not limited; everything else that is
+            // not declared is not there.
+            for shared in ["cpu", "memory"] {
+                let shared = Resource::new(shared).expect("it is a plain word");
+                units.entry(shared).or_insert(u64::MAX);
+            }
+            Capacity { nodes: node().into_iter().map(|node| (node, units.clone())).collect() }
         }))
     }
 

@@ -299,7 +299,12 @@ async fn capacity_is_what_is_declared_or_unknown() {
     world.capacity = BTreeMap::from([("cpu".parse().unwrap(), 4000)]);
     let capacity = world.provider().capacity().await.unwrap().unwrap();
     let nodes: Vec<_> = capacity.nodes.into_iter().collect();
-    assert_eq!(nodes, [("local".parse().unwrap(), world.capacity.clone())]);
+    let units = BTreeMap::from([
+        ("cpu".parse().unwrap(), 4000),
+        // Shared by all processes and not declared: not limited.
+        ("memory".parse().unwrap(), u64::MAX),
+    ]);
+    assert_eq!(nodes, [("local".parse().unwrap(), units)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,7 +15,7 @@ struct Action {
 }
 
 #[derive(Deserialize)]
-struct WorkflowJob {
+struct Told {
     action: Option<String>,
     workflow_job: Option<Job>,
     repository: Option<WireRepository>,
@@ -29,7 +29,7 @@ pub(super) fn decode(delivery: &Delivery) -> Result<Vec<Observation>, DecodeErro
     if delivery.body.starts_with(b"payload=") {
         return Err(DecodeError::Form);
     }
-    let event: WorkflowJob = match read(&delivery.body) {
+    let event: Told = match read(&delivery.body) {
         Ok(event) => event,
         // An action we do not know may come with anything.
         Err(error) => {

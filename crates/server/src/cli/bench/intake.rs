@@ -25,12 +25,12 @@ const WORKFLOW: &str = "jobs: {job: {runs-on: [bench, nowhere], steps: [{run: 't
 /// As large as GitHub's own deliveries of an organization are.
 const BODY_BYTES: usize = 12 * 1024;
 /// How long the control loop may take to catch up afterwards.
-const CATCH_UP_MAX: Duration = Duration::from_secs(120);
+const CATCH_UP_MAX: Duration = Duration::from_mins(2);
 
 /// Signed deliveries that are durably accepted per second
 ///
 /// A second process sends `workflow_job` deliveries of about 12 KB over kept connections to the real
-/// intake of a whole server: each is verified and stored in SQLite, with its flush, before it is
+/// intake of a whole server: each is verified and stored in `SQLite`, with its flush, before it is
 /// answered. The control loop decodes and plans all the while. Latencies are the sender's.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  remuda bench intake --seconds 5 --json")]

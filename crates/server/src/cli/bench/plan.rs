@@ -153,9 +153,9 @@ fn fleet() -> Fleet {
         kind: ProviderKind::Process(process),
         max: None,
         launches_max: 100,
-        launch_deadline: std::time::Duration::from_secs(60),
+        launch_deadline: std::time::Duration::from_mins(1),
         poll: std::time::Duration::from_secs(30),
-        absent: std::time::Duration::from_secs(60),
+        absent: std::time::Duration::from_mins(1),
     };
     let pool = |pool| Pool {
         name: pool_name(pool),

@@ -21,7 +21,7 @@ const REPOSITORY: &str = "app";
 const LABEL: &str = "bench";
 const WORKFLOW: &str = "jobs: {job: {runs-on: bench, steps: [{run: 'true'}]}}";
 /// How long one job may take before the measurement is given up.
-const JOB_MAX: Duration = Duration::from_secs(60);
+const JOB_MAX: Duration = Duration::from_mins(1);
 /// How often to look whether the stage is ready for the next job; not part of what is measured.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
@@ -55,10 +55,8 @@ struct Measured {
     taken: Percentiles,
 }
 
-impl Measured {
-    fn row(&self, name: &str, times: &Percentiles) -> Vec<Cell> {
-        vec![cell(name), cell(times.p50), cell(times.p95), cell(times.max)]
-    }
+fn row(name: &str, times: &Percentiles) -> Vec<Cell> {
+    vec![cell(name), cell(times.p50), cell(times.p95), cell(times.max)]
 }
 
 impl Start {
@@ -69,9 +67,9 @@ impl Start {
         self.json.show(
             &["FROM QUEUED TO", "P50 MS", "P95 MS", "MAX MS"],
             &[
-                cold.row("runner told to run", &cold.told),
-                cold.row("job taken by that runner", &cold.taken),
-                warm.row("job taken by an idle runner", &warm.taken),
+                row("runner told to run", &cold.told),
+                row("job taken by that runner", &cold.taken),
+                row("job taken by an idle runner", &warm.taken),
             ],
             &serde_json::json!({
                 "p50_ms": cold.told.p50,
@@ -157,7 +155,7 @@ async fn one(scene: &Scene, min_idle: u32) -> anyhow::Result<Times> {
         .first()
         .and_then(|run| run.job_ids.first())
         .context("the workflow came to no job")?;
-    let ended = scene.sandbox.wait_until(|statistics| statistics.all_done());
+    let ended = scene.sandbox.wait_until(remuda_sandbox::Statistics::all_done);
     if tokio::time::timeout(JOB_MAX, ended).await.is_err() {
         bail!("the job did not end within {} s", JOB_MAX.as_secs());
     }

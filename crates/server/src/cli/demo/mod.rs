@@ -226,8 +226,8 @@ async fn at_rest(scene: &Scene) -> anyhow::Result<Leaks> {
     }
 }
 
-fn how_to_reach(stage: &Stage) -> String {
-    let scene = stage.scene();
+fn how_to_reach(shown: &Stage) -> String {
+    let scene = shown.scene();
     let (sandbox, state) = (scene.sandbox.url(), scene.state.display());
     let program = std::env::current_exe().unwrap_or_else(|_| "remuda".into());
     let program = program.display();

@@ -105,9 +105,10 @@ impl Progress {
 
     /// Says what is done when all jobs have ended.
     pub(super) fn note(&mut self, text: &str) {
-        match &mut self.plain {
-            Some(plain) => plain.say(text),
-            None => self.bar.set_message(text.to_owned()),
+        if self.plain.is_some() {
+            tell(text);
+        } else {
+            self.bar.set_message(text.to_owned());
         }
     }
 
@@ -129,13 +130,9 @@ impl Plain {
             return;
         }
         let why = waits.top().next().map_or(String::new(), |why| format!("; {why}"));
-        self.say(&format!("{counts}{why}"));
+        tell(&format!("{counts}{why}"));
         counts.clone_into(&mut self.said);
         self.at = Some(Instant::now());
-    }
-
-    fn say(&mut self, text: &str) {
-        tell(text);
     }
 }
 

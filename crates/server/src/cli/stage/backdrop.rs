@@ -95,7 +95,7 @@ impl Backdrop {
             instances = quoted(&path(INSTANCES)?),
             max = self.provider_max,
             command = list(&[text_of(&program)?, "sandbox".into(), "runner".into()]),
-            env = self.environment(place)?,
+            env = environment(place)?,
             cap = self.tenant_cap,
         );
         // Idle runners are kept in the scopes that a pool names.
@@ -115,15 +115,6 @@ impl Backdrop {
             );
         }
         Ok(text)
-    }
-
-    /// What jobs need to find a Rust tool chain that was installed for the user.
-    fn environment(&self, place: &Place<'_>) -> anyhow::Result<String> {
-        let mut pairs = vec![format!("TMPDIR = {}", quoted(&text_of(&place.directory.join(TMP))?))];
-        if let Some(home) = env::rustup_home() {
-            pairs.push(format!("RUSTUP_HOME = {}", quoted(&text_of(&home)?)));
-        }
-        Ok(format!("{{ {} }}", pairs.join(", ")))
     }
 
     /// A name for each pool: its labels where they make one, and where that is not taken.
@@ -166,6 +157,15 @@ fn quoted(text: &str) -> String {
 fn list(texts: &[String]) -> String {
     let quoted: Vec<String> = texts.iter().map(|text| quoted(text)).collect();
     format!("[{}]", quoted.join(", "))
+}
+
+/// What jobs need to find a Rust tool chain that was installed for the user.
+fn environment(place: &Place<'_>) -> anyhow::Result<String> {
+    let mut pairs = vec![format!("TMPDIR = {}", quoted(&text_of(&place.directory.join(TMP))?))];
+    if let Some(home) = env::rustup_home() {
+        pairs.push(format!("RUSTUP_HOME = {}", quoted(&text_of(&home)?)));
+    }
+    Ok(format!("{{ {} }}", pairs.join(", ")))
 }
 
 #[cfg(test)]
