@@ -13,8 +13,8 @@ use remuda_core::name::{
 };
 use remuda_core::pool::{Audience, Limits, Needs, Pool};
 use remuda_core::runner::{
-    Instance, InstanceId, InstanceState, Purpose, Registration, Runner, RunnerId, RunnerState,
-    Since,
+    Instance, InstanceId, InstanceState, LaunchCall, Purpose, Registration, Runner, RunnerId,
+    RunnerState, Since,
 };
 use remuda_core::tenant::{OwnerKind, Repository, Scope, Tenant, TenantKey};
 use remuda_core::{Change, Snapshot, Timestamp, plan};
@@ -224,7 +224,11 @@ fn runners(installation: &InstallationId) -> Vec<Change> {
             epoch: 1,
             state: instance_state,
             created_at: NOW,
-            launch: None,
+            launch: (instance_state > InstanceState::Planned).then_some(LaunchCall {
+                at: NOW,
+                deadline: NOW,
+                answered_at: Some(NOW),
+            }),
             exit: None,
             missing_since: None,
             destroyed_at: None,
@@ -286,7 +290,7 @@ mod tests {
     #[test]
     fn the_world_that_is_measured_is_in_order_and_asks_for_decisions() {
         let world = world(4_000);
-        assert_eq!(remuda_core::check(&world), []);
+        assert_eq!(remuda_core::check(&world).first(), None);
         let plan = plan(&world);
         assert_eq!(plan.waits.len(), 4_000, "every queued job has its reasons");
         assert!(plan.changes.len() > 2_000, "{} rows", plan.changes.len());
