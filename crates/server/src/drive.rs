@@ -32,6 +32,8 @@ const DELIVERIES_PER_TURN: u32 = 1000;
 const SEEN_MAX: usize = 4096;
 /// Most facts taken in by one turn.
 const SEEN_PER_TURN: usize = 2048;
+/// Longest rest between two turns.
+const REST_MAX: Duration = Duration::from_millis(50);
 /// Between two tries to commit while the store fails.
 const COMMIT_AGAIN: Duration = Duration::from_secs(1);
 
@@ -152,7 +154,11 @@ impl Drive {
             }
             if turn {
                 self.gather(&mut seen)?;
+                let begun = tokio::time::Instant::now();
                 self.turn(seen, &stop).await?;
+                // In a flood, longer turns that take in more cost less than many short ones, and the
+                // intake gets its share of the machine.
+                tokio::time::sleep(begun.elapsed().min(REST_MAX)).await;
             }
         }
         drop(hints);

@@ -83,7 +83,7 @@ impl Plan {
             }));
         }
         self.json.show(
-            &["JOBS", "RUNNERS", "POOLS", "MADE", "WAITING", "MS", "GROWTH"],
+            &["JOBS", "RUNNERS", "POOLS", "RUNNERS CHANGED", "WAITS", "MS", "GROWTH"],
             &rows,
             &serde_json::json!({ "cases": objects }),
         )?;
