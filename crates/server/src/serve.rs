@@ -12,7 +12,7 @@ use remuda_core::{Change, Snapshot};
 use remuda_forge::{Forge, GitHub};
 use remuda_provider::Provider;
 use remuda_provider::process::{ProcessProvider, Shim};
-use remuda_store::sqlite::Settings;
+pub use remuda_store::sqlite::Settings;
 use remuda_store::{Books, Lease, SqliteStore, Store};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -40,6 +40,8 @@ pub struct Options {
     pub state: PathBuf,
     /// How to execute this program as the shim of a local instance.
     pub shim: Shim,
+    /// How the books are kept.
+    pub books: Settings,
 }
 
 /// The socket of a server with this state directory.
@@ -68,12 +70,12 @@ pub struct Server {
 impl Server {
     /// Starts a server; it serves once this returns.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
-        let Options { fleet, listener, state, shim } = options;
+        let Options { fleet, listener, state, shim, books: settings } = options;
         private_directory(&state)?;
         let lock = lock(&state)?;
         let database = state.join("remuda.db");
         let store: Arc<dyn Store> = Arc::new(
-            SqliteStore::open(&database, Settings::default())
+            SqliteStore::open(&database, settings)
                 .with_context(|| format!("cannot open {}", database.display()))?,
         );
         let lease = take_lease(&*store).await?;

@@ -8,7 +8,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Estate, SECRET};
-use remuda::serve::{Options, Server, listen};
+use remuda::serve::{Options, Server, Settings, listen};
 use remuda_core::fleet::{Source, parse};
 use remuda_provider::process::Shim;
 use remuda_sandbox::Config;
@@ -29,7 +29,10 @@ struct Said {
 impl Door {
     async fn open() -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let estate = Estate::new(Config::default()).await;
+        Self::over(Estate::new(Config::default()).await, Settings::default()).await
+    }
+
+    async fn over(estate: Estate, books: Settings) -> Self {
         let text = std::fs::read_to_string(estate.fleet()).unwrap();
         let fleet = parse(&[Source { name: "fleet.toml", text: &text }]).unwrap();
         let options = Options {
@@ -37,15 +40,20 @@ impl Door {
             listener: listen(estate.listen).await.unwrap(),
             state: estate.state(),
             shim: Shim { program: common::REMUDA.into(), args: vec!["process-shim".into()] },
+            books,
         };
         let server = Server::start(options).await.unwrap();
         Self { estate, server }
     }
 
-    async fn close(self) {
+    async fn shut(self) -> Estate {
         self.server.stop().cancel();
         self.server.join().await.unwrap();
-        self.estate.sandbox.close().await;
+        self.estate
+    }
+
+    async fn close(self) {
+        self.shut().await.sandbox.close().await;
     }
 
     /// Sends bytes as they are and reads the answer, if one comes.
@@ -325,6 +333,37 @@ async fn a_locked_database_costs_a_503_and_never_an_acknowledged_loss() {
     let said = door.deliver("workflow_job", "one", &body).await;
     assert_eq!((said.status, said.text.as_str()), (202, "stored\n"));
     assert_eq!(door.kept(), 1);
+    assert!(!door.findings().await.contains("bug"));
+    door.close().await;
+}
+
+#[tokio::test]
+async fn a_full_disk_costs_a_503_and_never_an_acknowledged_loss() {
+    let full = Settings { pages_max: Some(120), ..Settings::default() };
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let door = Door::over(Estate::new(Config::default()).await, full).await;
+    let mut body = queued(1, r#"["none"]"#);
+    body.extend(vec![b' '; 20_000]);
+    let mut acknowledged = 0;
+    let refused = loop {
+        let said = door.deliver("workflow_job", &acknowledged.to_string(), &body).await;
+        if said.status != 202 {
+            break said;
+        }
+        acknowledged += 1;
+        assert!(acknowledged < 120, "120 pages do not hold 120 bodies of three pages each");
+    };
+    assert_eq!(refused.status, 503, "{}", refused.text);
+    assert!(refused.text.contains("again"), "{}", refused.text);
+    assert!(!refused.text.contains("remuda.db"), "{}", refused.text);
+    assert!(acknowledged > 0);
+    assert_eq!(door.kept(), acknowledged);
+    // It still answers, and stops when it is told to.
+    assert_eq!(door.deliver("ping", "ping", b"{}").await.status, 200);
+    let door = Door::over(door.shut().await, Settings::default()).await;
+    let said = door.deliver("workflow_job", &acknowledged.to_string(), &body).await;
+    assert_eq!((said.status, said.text.as_str()), (202, "stored\n"));
+    assert_eq!(door.kept(), acknowledged + 1);
     assert!(!door.findings().await.contains("bug"));
     door.close().await;
 }

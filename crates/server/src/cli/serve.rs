@@ -8,7 +8,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::{State, asked_to_end, log, runtime, shim};
 use crate::exit::Exit;
-use crate::serve::{Options, Server, listen};
+use crate::serve::{Options, Server, Settings, listen};
 
 /// Run the control plane
 ///
@@ -36,7 +36,8 @@ impl Serve {
         let Some(fleet) = super::validate::read(&self.fleet)? else { return Ok(Exit::Failed) };
         let address = self.listen.unwrap_or(fleet.server.listen);
         let options = |listener| -> anyhow::Result<Options> {
-            Ok(Options { fleet, listener, state: self.state.directory(), shim: shim()? })
+            let (state, books) = (self.state.directory(), Settings::default());
+            Ok(Options { fleet, listener, state, shim: shim()?, books })
         };
         runtime()?.block_on(async {
             let server = Server::start(options(listen(address).await?)?).await?;

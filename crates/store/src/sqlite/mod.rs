@@ -26,9 +26,12 @@ use work::{Desk, Hands, Place};
 
 /// Prepared statements kept per connection: more than there are.
 const STATEMENTS_MAX: usize = 96;
+/// Bytes of a page in a file that is made anew; one that exists keeps its own. A delivery of 12 KB takes
+/// two of these, which costs the writer a tenth less than four of half the size.
+const PAGE_BYTES: i64 = 8192;
 /// Pages of the log after which it is copied into the file: 4 MiB. With eight times as many, the
 /// hundredth accept that waits for a copy waits 40 ms and not 12, and no more are accepted per second.
-const LOG_PAGES: i64 = 1_000;
+const LOG_PAGES: i64 = 500;
 /// Memory for pages of the writer, negative as `SQLite` counts KiB: the bodies of one group must not
 /// push out the indexes that every call reads.
 const CACHE_KIB: i64 = -64 * 1024;
@@ -40,7 +43,7 @@ const LOG_BYTES_KEPT: i64 = 64 * 1024 * 1024;
 pub struct Settings {
     /// How long to wait for another program to let go of the file.
     pub busy_timeout: Duration,
-    /// Most pages (of 4 KiB) that the file may have; none means as many as the disk holds.
+    /// Most pages (of 8 KiB) that the file may have; none means as many as the disk holds.
     pub pages_max: Option<u32>,
     /// How long what is no longer needed stays.
     pub retention: Retention,
@@ -123,6 +126,8 @@ fn prepare(connection: &Connection, settings: &Settings) -> rusqlite::Result<()>
 }
 
 fn prepare_writer(connection: &Connection, settings: &Settings) -> rusqlite::Result<()> {
+    // Before the log, after which a page's size can no longer be chosen.
+    connection.pragma_update(None, "page_size", PAGE_BYTES)?;
     connection.pragma_update_and_check(None, "journal_mode", "wal", |row| {
         let mode: String = row.get(0)?;
         if mode == "wal" { Ok(()) } else { Err(no_log(&mode)) }

@@ -175,7 +175,7 @@ async fn a_full_disk_is_an_error_until_there_is_room_and_loses_nothing() {
     let body = vec![7; 10_000];
     let mut kept = Vec::new();
     let error = loop {
-        assert!(kept.len() < 200, "200 pages do not hold 200 bodies of three pages each");
+        assert!(kept.len() < 200, "200 pages do not hold 200 bodies of two pages each");
         match store.accept(&delivery(&kept.len().to_string(), &body)).await {
             Ok(answer) => kept.push(answer),
             Err(error) => break error,
@@ -211,7 +211,7 @@ async fn a_delivery_that_does_not_fit_fails_alone() {
     let place = Place::new();
     let small = Settings { pages_max: Some(400), ..settings(&place.hand) };
     let store = Arc::new(SqliteStore::open(&place.path, small).unwrap());
-    let huge = vec![7; 400 * 4096];
+    let huge = vec![7; 400 * 8192];
     let mut callers = JoinSet::new();
     for id in 0..40 {
         let store = store.clone();

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::{asked_to_end, shim};
 use crate::drive::Handle;
 use crate::perform::Outside;
-use crate::serve::{Options, Server, listen};
+use crate::serve::{Options, Server, Settings, listen};
 use backdrop::Backdrop;
 pub(crate) use leaks::Leaks;
 
@@ -98,7 +98,8 @@ impl Stage {
         let fleet_file = scenery.backdrop.write(&place, APP, &secret)?;
         let fleet = read(&fleet_file)?;
         let state = directory.path().join("state");
-        let options = Options { fleet, listener, state: state.clone(), shim: shim()? };
+        let (shim, books) = (shim()?, Settings::default());
+        let options = Options { fleet, listener, state: state.clone(), shim, books };
         let server = Server::start(options).await?;
         let scene = Scene {
             sandbox,
