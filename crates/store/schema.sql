@@ -129,7 +129,7 @@ CREATE TABLE lease (
     epoch INTEGER NOT NULL,
     holder TEXT,
     expires_at INTEGER NOT NULL
-) STRICT;
+, taken_at INTEGER NOT NULL DEFAULT 0) STRICT;
 
 CREATE TABLE meta (
     key TEXT PRIMARY KEY,

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use remuda_core::job::{Attempt, JobKey};
 use remuda_core::name::InstallationId;
 use remuda_core::runner::Runner;
-use remuda_core::{Batch, Change, Delivery, Event, WaitChange};
+use remuda_core::{Batch, Change, Delivery, Event, Timestamp, WaitChange};
 
 pub mod clock;
 mod error;
@@ -55,6 +55,9 @@ pub trait Store: Send + Sync {
 
     /// Gives a lease back, so that the next holder need not wait. No error if it was over already.
     async fn release(&self, lease: &Lease) -> Result<(), StoreError>;
+
+    /// Whose lease is in force, if anybody's.
+    async fn leader(&self) -> Result<Option<Leader>, StoreError>;
 
     /// Everything a new holder of the lease must know.
     async fn load(&self) -> Result<Books, StoreError>;
@@ -106,6 +109,17 @@ impl Lease {
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
+}
+
+/// Who holds the right to write, as others see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leader {
+    /// As the holder named itself.
+    pub holder: Arc<str>,
+    /// The number of its holding.
+    pub epoch: u64,
+    /// When it took the lease, by the database's clock.
+    pub since: Timestamp,
 }
 
 /// What a decoder made of a kept delivery.

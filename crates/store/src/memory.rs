@@ -16,8 +16,8 @@ use remuda_core::{Batch, Change, Delivery, Event, Timestamp, WaitChange};
 
 use crate::clock::Clock;
 use crate::{
-    ATTEMPTS_PER_CALL_MAX, Accepted, BODY_BYTES_PER_CALL_MAX, Books, Decoded, Lease, Retention,
-    Store, StoreError, WAITS_PER_JOB_MAX, installation,
+    ATTEMPTS_PER_CALL_MAX, Accepted, BODY_BYTES_PER_CALL_MAX, Books, Decoded, Leader, Lease,
+    Retention, Store, StoreError, WAITS_PER_JOB_MAX, installation,
 };
 
 /// Keeps everything until it is dropped, and nothing longer.
@@ -50,6 +50,7 @@ struct State {
 #[derive(Debug)]
 struct Held {
     holder: Arc<str>,
+    taken_at: Timestamp,
     expires_at: Timestamp,
 }
 
@@ -148,13 +149,16 @@ impl Store for MemoryStore {
     async fn lease(&self, holder: &str, ttl: Duration) -> Result<Option<Lease>, StoreError> {
         let now = self.clock.now();
         let mut state = self.state();
-        match &state.lease {
+        let taken_at = match &state.lease {
             Some(held) if held.expires_at > now && *held.holder != *holder => return Ok(None),
-            Some(held) if held.expires_at > now => {}
-            Some(_) | None => state.epoch += 1,
-        }
+            Some(held) if held.expires_at > now => held.taken_at,
+            Some(_) | None => {
+                state.epoch += 1;
+                now
+            }
+        };
         let holder: Arc<str> = holder.into();
-        state.lease = Some(Held { holder: holder.clone(), expires_at: now + ttl });
+        state.lease = Some(Held { holder: holder.clone(), taken_at, expires_at: now + ttl });
         Ok(Some(Lease { holder, epoch: state.epoch }))
     }
 
@@ -164,6 +168,17 @@ impl Store for MemoryStore {
             state.lease = None;
         }
         Ok(())
+    }
+
+    async fn leader(&self) -> Result<Option<Leader>, StoreError> {
+        let now = self.clock.now();
+        let state = self.state();
+        let in_force = state.lease.as_ref().filter(|held| held.expires_at > now);
+        Ok(in_force.map(|held| Leader {
+            holder: held.holder.clone(),
+            epoch: state.epoch,
+            since: held.taken_at,
+        }))
     }
 
     async fn load(&self) -> Result<Books, StoreError> {

@@ -18,8 +18,10 @@ pub(super) struct Migration {
 }
 
 /// Every step, in order.
-pub(super) const MIGRATIONS: &[Migration] =
-    &[Migration { number: 1, sql: include_str!("../../migrations/sqlite/0001_initial.sql") }];
+pub(super) const MIGRATIONS: &[Migration] = &[
+    Migration { number: 1, sql: include_str!("../../migrations/sqlite/0001_initial.sql") },
+    Migration { number: 2, sql: include_str!("../../migrations/sqlite/0002_lease_taken_at.sql") },
+];
 
 impl Migration {
     fn sha256(&self) -> String {

@@ -12,7 +12,7 @@ use remuda_core::{Batch, Change, Delivery, Event, WaitChange};
 use rusqlite::{Connection, OpenFlags};
 
 use crate::clock::Clock;
-use crate::{Accepted, Books, Decoded, Lease, Retention, Store, StoreError, installation};
+use crate::{Accepted, Books, Decoded, Leader, Lease, Retention, Store, StoreError, installation};
 
 mod migrate;
 mod prune;
@@ -184,6 +184,12 @@ impl Store for SqliteStore {
     async fn release(&self, lease: &Lease) -> Result<(), StoreError> {
         let lease = lease.clone();
         self.writer.call(0, move |connection| Ok(write::release(connection, &lease)?)).await
+    }
+
+    async fn leader(&self) -> Result<Option<Leader>, StoreError> {
+        let clock = self.settings.clock.clone();
+        let find = move |connection: &Connection| Ok(read::leader(connection, clock.now())?);
+        self.reader().call(0, find).await
     }
 
     async fn load(&self) -> Result<Books, StoreError> {

@@ -1,14 +1,16 @@
 //! What is read, each inside a transaction: it sees one state of the database.
 
+use std::sync::Arc;
+
 use remuda_core::job::{Attempt, Job, JobKey};
 use remuda_core::name::InstallationId;
 use remuda_core::runner::{Instance, Runner};
-use remuda_core::{Change, Delivery, Event, WaitChange};
+use remuda_core::{Change, Delivery, Event, Timestamp, WaitChange};
 use rusqlite::{Connection, OptionalExtension as _, Params, Row, params};
 
 use super::row::{self, job_values};
 use super::sql;
-use crate::{ATTEMPTS_PER_CALL_MAX, BODY_BYTES_PER_CALL_MAX, Books, WAITS_PER_JOB_MAX};
+use crate::{ATTEMPTS_PER_CALL_MAX, BODY_BYTES_PER_CALL_MAX, Books, Leader, WAITS_PER_JOB_MAX};
 
 fn rows<T>(
     connection: &Connection,
@@ -42,6 +44,36 @@ fn bodies<T>(
 /// Numbers given by the database are never above this.
 fn sequence(after: u64) -> i64 {
     i64::try_from(after).unwrap_or(i64::MAX)
+}
+
+/// Who has the lease, as it is written: it may have run out.
+pub(super) struct Held {
+    pub(super) holder: Arc<str>,
+    pub(super) taken_at: Timestamp,
+    pub(super) expires_at: Timestamp,
+}
+
+/// The last epoch and its holder; no holder if the lease was given back.
+pub(super) fn lease(connection: &Connection) -> rusqlite::Result<Option<(u64, Option<Held>)>> {
+    let time = |row: &Row<'_>, name| row.get::<_, i64>(name).map(Timestamp::from_millis);
+    let found = connection.prepare_cached(sql::LEASE)?.query_row([], |row| {
+        let held = match row.get::<_, Option<Arc<str>>>("holder")? {
+            Some(holder) => Some(Held {
+                holder,
+                taken_at: time(row, "taken_at")?,
+                expires_at: time(row, "expires_at")?,
+            }),
+            None => None,
+        };
+        Ok((row.get::<_, i64>("epoch")?.cast_unsigned(), held))
+    });
+    found.optional()
+}
+
+pub(super) fn leader(connection: &Connection, now: Timestamp) -> rusqlite::Result<Option<Leader>> {
+    let Some((epoch, Some(held))) = lease(connection)? else { return Ok(None) };
+    let leader = Leader { holder: held.holder, epoch, since: held.taken_at };
+    Ok((held.expires_at > now).then_some(leader))
 }
 
 pub(super) fn undecoded(

@@ -44,11 +44,13 @@ UPDATE delivery SET state = ?2, decided_at = ?3, error = ?4
 WHERE sequence = ?1 AND state IN ('pending', 'undecodable')";
 
 // The lease.
-pub(super) const LEASE: &str = "SELECT epoch, holder, expires_at FROM lease WHERE one = 1";
+pub(super) const LEASE: &str =
+    "SELECT epoch, holder, expires_at, taken_at FROM lease WHERE one = 1";
 pub(super) const PUT_LEASE: &str = "\
-INSERT INTO lease (one, epoch, holder, expires_at) VALUES (1, ?1, ?2, ?3)
+INSERT INTO lease (one, epoch, holder, expires_at, taken_at) VALUES (1, ?1, ?2, ?3, ?4)
 ON CONFLICT (one) DO UPDATE
-SET epoch = excluded.epoch, holder = excluded.holder, expires_at = excluded.expires_at";
+SET epoch = excluded.epoch, holder = excluded.holder, expires_at = excluded.expires_at,
+    taken_at = excluded.taken_at";
 pub(super) const FREE_LEASE: &str =
     "UPDATE lease SET holder = NULL WHERE one = 1 AND epoch = ?1 AND holder = ?2";
 

@@ -15,8 +15,8 @@ use rusqlite::{Connection, OptionalExtension as _, Params, params};
 use super::row::{
     job_values, millis, namespace_word, purpose_columns, registration_columns, trust_word,
 };
-use super::sql;
 use super::work::Undone;
+use super::{read, sql};
 use crate::{Accepted, Decoded, Lease, WAITS_PER_JOB_MAX, wire};
 
 fn run(connection: &Connection, sql: &str, params: impl Params) -> rusqlite::Result<usize> {
@@ -44,18 +44,15 @@ pub(super) fn lease(
     ttl: Duration,
     now: Timestamp,
 ) -> rusqlite::Result<Option<Lease>> {
-    let held: Option<(u64, Option<String>, i64)> = connection
-        .prepare_cached(sql::LEASE)?
-        .query_row([], |row| Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get(1)?, row.get(2)?)))
-        .optional()?;
-    let epoch = match held {
-        None => 1,
-        Some((epoch, None, _)) => epoch + 1,
-        Some((epoch, Some(_), expires_at)) if expires_at <= now.as_millis() => epoch + 1,
-        Some((epoch, Some(other), _)) if other == holder => epoch,
-        Some((_, Some(_), _)) => return Ok(None),
+    let (epoch, taken_at) = match read::lease(connection)? {
+        None => (1, now),
+        Some((epoch, None)) => (epoch + 1, now),
+        Some((epoch, Some(held))) if held.expires_at <= now => (epoch + 1, now),
+        Some((epoch, Some(held))) if *held.holder == *holder => (epoch, held.taken_at),
+        Some((_, Some(_))) => return Ok(None),
     };
-    let values = params![epoch.cast_signed(), holder, (now + ttl).as_millis()];
+    let (taken_at, expires_at) = (taken_at.as_millis(), (now + ttl).as_millis());
+    let values = params![epoch.cast_signed(), holder, expires_at, taken_at];
     run(connection, sql::PUT_LEASE, values)?;
     Ok(Some(Lease { holder: holder.into(), epoch }))
 }
@@ -77,12 +74,11 @@ pub(super) fn commit(
     decoded: &[Decoded],
     now: Timestamp,
 ) -> Result<(), Undone> {
-    let in_force: Option<(i64, Option<String>)> = connection
-        .prepare_cached(sql::LEASE)?
-        .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
-    let shown = (lease.epoch.cast_signed(), Some(lease.holder.to_string()));
-    if in_force != Some(shown) {
+    let in_force = match read::lease(connection)? {
+        Some((epoch, Some(held))) => epoch == lease.epoch && held.holder == lease.holder,
+        Some((_, None)) | None => false,
+    };
+    if !in_force {
         return Err(Undone::Fenced(lease.epoch));
     }
     for change in &batch.changes {

@@ -10,7 +10,7 @@ use remuda_core::name::{ForgeName, InstallationId};
 use remuda_core::reason::Reason;
 use remuda_core::runner::{InstanceId, RunnerId};
 use remuda_core::{Batch, Change, Event, Snapshot, WaitChange};
-use remuda_store::{Accepted, Decoded, StoreError, WAITS_PER_JOB_MAX};
+use remuda_store::{Accepted, Decoded, Leader, StoreError, WAITS_PER_JOB_MAX};
 
 use crate::fixture::{
     Fixture, HOUR, at, attempt, commit, delivery, event, forge, instance, job_change, key,
@@ -43,6 +43,7 @@ promises! {
     a_lease_keeps_others_out_until_it_runs_out
     a_lease_that_ran_out_comes_back_with_another_epoch
     a_lease_given_back_is_over_at_once
+    everybody_sees_who_leads_and_since_when
     a_commit_under_a_lost_lease_writes_nothing
     the_books_keep_their_name
     what_was_committed_rebuilds_the_snapshot
@@ -206,6 +207,23 @@ async fn a_lease_given_back_is_over_at_once(test: Fixture) {
     // Ours was over already, so theirs is none of its business.
     test.store.release(&ours).await.unwrap();
     test.store.commit(&theirs, &Batch::default(), &[]).await.unwrap();
+}
+
+async fn everybody_sees_who_leads_and_since_when(test: Fixture) {
+    assert_eq!(test.store.leader().await.unwrap(), None);
+    test.hand.advance(HOUR);
+    let ours = test.store.lease("us", HOUR).await.unwrap().unwrap();
+    let us = Leader { holder: "us".into(), epoch: ours.epoch(), since: at(3_600_000) };
+    test.hand.advance(ALMOST_AN_HOUR);
+    test.store.lease("us", HOUR).await.unwrap().unwrap();
+    assert_eq!(test.store.leader().await.unwrap(), Some(us), "a renewal is no new beginning");
+    test.hand.advance(HOUR);
+    assert_eq!(test.store.leader().await.unwrap(), None, "the lease has run out");
+    let theirs = test.store.lease("them", HOUR).await.unwrap().unwrap();
+    let them = Leader { holder: "them".into(), epoch: theirs.epoch(), since: at(10_799_999) };
+    assert_eq!(test.store.leader().await.unwrap(), Some(them));
+    test.store.release(&theirs).await.unwrap();
+    assert_eq!(test.store.leader().await.unwrap(), None, "it was given back");
 }
 
 async fn a_commit_under_a_lost_lease_writes_nothing(test: Fixture) {
