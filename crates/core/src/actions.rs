@@ -354,8 +354,12 @@ fn job_look_due(world: &Snapshot, job: &Job) -> bool {
     } else {
         let forge = world.fleet.forges.get(&job.key.forge);
         let polls = forge.map_or_else(Polls::default, |forge| forge.polls);
+        // One listing shows what so many reads would: after a restart, all jobs would be due at once.
+        let listing = world.looked(&Subject::Jobs(job.key.forge.clone(), job.scope.clone()));
+        let listed = listing.asked_at.is_some() || listing.failures > 0;
         job.attempt.state == JobState::InProgress
             && world.now.since(job.attempt.fact_at) >= polls.job
+            && listed
     };
     due && world.fleet.forges.contains_key(&job.key.forge)
         && patient(world, &Subject::Job(job.key.clone()))

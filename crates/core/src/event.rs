@@ -42,7 +42,8 @@ pub(crate) fn tell(world: &Snapshot, change: &Change) -> Option<Event> {
         | Change::ForgetRunner(_)
         | Change::Capacity(..)
         | Change::Looked(..)
-        | Change::Limited(..) => None,
+        | Change::Limited(..)
+        | Change::Note(_) => None,
     }
 }
 

@@ -48,6 +48,17 @@ pub enum Change {
     Looked(Subject, Looked),
     /// A forge asks for patience. Not stored: it will say so again.
     Limited(ForgeName, Timestamp),
+    /// What is only ever remembered.
+    Note(Note),
+}
+
+/// What is remembered and never stored: a restart costs no more than asking again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// A job is still as its row says, as of this instant. A row that is written for another reason
+    /// takes it along. One that is not says an earlier time after a restart, which nothing that may
+    /// still arrive contradicts: whatever was asked before died with who asked.
+    Confirmed(JobKey, Timestamp),
 }
 
 impl Change {
@@ -63,7 +74,11 @@ impl Change {
             | Self::Next { .. }
             | Self::ForgetJob(_)
             | Self::ForgetRunner(_) => true,
-            Self::Orphan(..) | Self::Capacity(..) | Self::Looked(..) | Self::Limited(..) => false,
+            Self::Orphan(..)
+            | Self::Capacity(..)
+            | Self::Looked(..)
+            | Self::Limited(..)
+            | Self::Note(_) => false,
         }
     }
 }
@@ -358,6 +373,7 @@ impl Snapshot {
             Change::Limited(forge, until) => {
                 self.limited.insert(forge.clone(), *until);
             }
+            Change::Note(Note::Confirmed(key, at)) => self.confirm(key, *at),
         }
     }
 
@@ -402,6 +418,15 @@ impl Snapshot {
             self.scopes.insert(place);
         }
         self.jobs.insert(job.key.clone(), job);
+    }
+
+    fn confirm(&mut self, key: &JobKey, at: Timestamp) {
+        let Some(job) = self.jobs.get_mut(key) else { return };
+        let before = (job.attempt.fact_at, key.clone());
+        job.attempt.fact_at = at;
+        if self.ended.remove(&before) {
+            self.ended.insert((at, before.1));
+        }
     }
 
     fn unindex(&mut self, job: &Job) {

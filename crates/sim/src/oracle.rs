@@ -89,7 +89,8 @@ pub(crate) fn chain(truth: &Truth, books: &Snapshot, change: &Change) -> Verdict
         | Change::ForgetRunner(_)
         | Change::Capacity(..)
         | Change::Looked(..)
-        | Change::Limited(..) => {}
+        | Change::Limited(..)
+        | Change::Note(_) => {}
     }
     Ok(())
 }

@@ -307,7 +307,8 @@ impl State {
             Change::Orphan(..)
             | Change::Capacity(..)
             | Change::Looked(..)
-            | Change::Limited(..) => {}
+            | Change::Limited(..)
+            | Change::Note(_) => {}
         }
     }
 

@@ -9,7 +9,7 @@ use crate::job::{
 use crate::name::ForgeName;
 use crate::observation::{JobSeen, Source, Subject};
 use crate::runner::{Outcome, Registration, Runner, RunnerState};
-use crate::snapshot::{Change, Looked, Snapshot};
+use crate::snapshot::{Change, Looked, Note, Snapshot};
 use crate::tenant::Scope;
 use crate::time::Timestamp;
 
@@ -42,10 +42,23 @@ pub(super) fn seen(world: &Snapshot, seen: &JobSeen) -> Vec<Change> {
         changes.extend(let_go(world, lost));
     }
     changes.extend(bind(world, &new));
-    if old != Some(&new) {
-        changes.push(Change::Job(Box::new(new)));
-    }
+    changes.extend(row(old, new));
     changes
+}
+
+/// A listing shows every open job, and most are as they were: such a job costs no write.
+fn row(old: Option<&Job>, new: Job) -> Option<Change> {
+    let Some(old) = old else { return Some(Change::Job(Box::new(new))) };
+    if *old == new {
+        return None;
+    }
+    let mut confirmed = old.clone();
+    confirmed.attempt.fact_at = new.attempt.fact_at;
+    Some(if confirmed == new {
+        Change::Note(Note::Confirmed(new.key, new.attempt.fact_at))
+    } else {
+        Change::Job(Box::new(new))
+    })
 }
 
 fn fresh(world: &Snapshot, seen: &JobSeen) -> Job {

@@ -5,7 +5,7 @@ use remuda_core::controller::Seen;
 use remuda_core::observation::Subject;
 use remuda_core::{Action, Observation};
 
-use crate::world::{World, fleet, forge, queued, runs, scope};
+use crate::world::{World, at, fleet, forge, queued, runs, scope};
 
 /// A world that looks after a scope before anybody told of it.
 fn declared() -> World {
@@ -203,4 +203,46 @@ fn a_job_read_again_after_failures_has_none_left() {
     let seen = runs(1, "linux").read(world.now);
     world.answered(subject.clone(), vec![Observation::Job(Box::new(seen))]);
     assert_eq!(world.books().looked(&subject).failures, 0);
+}
+
+#[test]
+fn a_listing_of_jobs_that_are_as_they_were_costs_no_write() {
+    let mut world = World::new("pool small labels=linux max=2");
+    let told = |from: u64| -> Vec<_> {
+        (from..2000).map(|id| queued(id, "linux")).chain([runs(2001, "linux")]).collect()
+    };
+    world.lists_jobs("org:acme", told(0));
+    world.passes(120);
+    let batch = world.lists_jobs("org:acme", told(0));
+    let written: Vec<_> = batch.changes.iter().filter(|change| change.is_durable()).collect();
+    assert!(batch.is_idle(), "{written:?} {:?}", batch.events);
+    // What was seen is known, and what changes is written, with all that was seen.
+    assert_eq!(world.job(7).attempt.fact_at, at(120));
+    world.passes(120);
+    world.lists_jobs("org:acme", told(1));
+    assert_eq!(world.disk.job(&world.job(0).key).unwrap().attempt.fact_at, at(120));
+    assert!(world.job(0).doubt.is_some() && world.job(1).doubt.is_none());
+}
+
+// W28
+#[test]
+fn after_a_restart_jobs_are_listed_before_any_is_read() {
+    let mut world = World::new("pool small labels=linux max=2");
+    for id in 1..=100 {
+        world.hears(runs(id, "linux"));
+    }
+    let all = || (1..=100).map(|id| runs(id, "linux")).collect();
+    for _ in 0..20 {
+        world.passes(120);
+        world.lists_jobs("org:acme", all());
+    }
+    world.passes(1);
+    world.restarts();
+    world.passes(1);
+    let looks = world.looks();
+    assert!(looks.contains(&"jobs of org:acme".into()));
+    assert!(!looks.iter().any(|look| look.starts_with("read")), "{looks:?}");
+    world.lists_jobs("org:acme", all());
+    world.passes(1);
+    assert_eq!(world.looks(), Vec::<String>::new());
 }

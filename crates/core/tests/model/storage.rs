@@ -287,6 +287,7 @@ fn a_job_that_a_runner_of_ours_is_at_is_not_over_however_long_it_is_denied() {
 fn a_scope_that_cannot_be_read_ends_none_of_its_jobs() {
     let mut world = World::new(SMALL);
     world.hears(runs(1, "linux"));
+    world.fails(Subject::Jobs(forge(), scope("org:acme")), Call::Look, Cause::Invalid);
     world.passes(601);
     assert!(world.looks().contains(&"read 1".into()));
     let subject = Subject::Job(JobKey::rest(&forge(), 1));

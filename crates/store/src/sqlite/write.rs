@@ -124,9 +124,11 @@ fn put(connection: &Connection, change: &Change, now: Timestamp) -> rusqlite::Re
             run(connection, sql::FORGET_RUNNER, values).map(|_| ())
         }
         // Not durable: the outside tells it anew.
-        Change::Orphan(..) | Change::Capacity(..) | Change::Looked(..) | Change::Limited(..) => {
-            Ok(())
-        }
+        Change::Orphan(..)
+        | Change::Capacity(..)
+        | Change::Looked(..)
+        | Change::Limited(..)
+        | Change::Note(_) => Ok(()),
     }
 }
 

@@ -42,7 +42,8 @@ fn batch() -> impl Strategy<Value = Batch> {
                 | Change::ForgetRunner(_)
                 | Change::Capacity(..)
                 | Change::Looked(..)
-                | Change::Limited(..) => None,
+                | Change::Limited(..)
+                | Change::Note(_) => None,
             });
             for (wait, job) in waits.iter_mut().zip(jobs) {
                 wait.job = job;
