@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::drive::Handle;
+use crate::clock::rfc3339;
+use crate::handle::{Handle, Standing, Unreached};
 use crate::perform::Outside;
 use crate::view::{self, EventRow, Explanation, Finding};
 
@@ -71,8 +72,12 @@ fn problem(status: StatusCode, error: impl Into<String>) -> Response {
     (status, Json(Problem { error: error.into() })).into_response()
 }
 
-fn gone(error: &anyhow::Error) -> Response {
-    problem(StatusCode::SERVICE_UNAVAILABLE, format!("{error:#}"))
+fn unreached(why: &Unreached) -> Response {
+    let status = match why {
+        Unreached::Standby(_) => StatusCode::MISDIRECTED_REQUEST,
+        Unreached::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    problem(status, why.to_string())
 }
 
 impl Api {
@@ -125,17 +130,18 @@ impl Drop for Unbind {
 }
 
 async fn jobs(State(api): State<Api>, Query(All { all }): Query<All>) -> Reply {
-    let rows = api.handle.ask(move |c| view::jobs(c, all)).await.map_err(|e| gone(&e))?;
+    let rows = api.handle.ask(move |c| view::jobs(c, all)).await.map_err(|why| unreached(&why))?;
     Ok(Json(rows).into_response())
 }
 
 async fn runners(State(api): State<Api>, Query(All { all }): Query<All>) -> Reply {
-    let rows = api.handle.ask(move |c| view::runners(c, all)).await.map_err(|e| gone(&e))?;
+    let rows =
+        api.handle.ask(move |c| view::runners(c, all)).await.map_err(|why| unreached(&why))?;
     Ok(Json(rows).into_response())
 }
 
 async fn pools(State(api): State<Api>) -> Reply {
-    let rows = api.handle.ask(view::pools).await.map_err(|e| gone(&e))?;
+    let rows = api.handle.ask(view::pools).await.map_err(|why| unreached(&why))?;
     Ok(Json(rows).into_response())
 }
 
@@ -145,7 +151,7 @@ async fn explain(State(api): State<Api>, UrlPath(id): UrlPath<String>) -> Reply 
         let keys = view::find_jobs(controller, &wanted);
         keys.iter().filter_map(|key| view::explain(controller, key)).collect::<Vec<Explanation>>()
     });
-    let mut found = found.await.map_err(|e| gone(&e))?;
+    let mut found = found.await.map_err(|why| unreached(&why))?;
     if found.len() > 1 {
         let ids: Vec<_> = found.iter().map(|e| e.job.id.clone()).collect();
         let text = format!("{id} is the number of several jobs: say one of {}", ids.join(", "));
@@ -192,7 +198,7 @@ async fn runner(State(api): State<Api>, UrlPath(id): UrlPath<u64>) -> Reply {
         let world = controller.world();
         world.runner(RunnerId(id)).map(|row| view::runner(row, world.instance(row.instance)))
     });
-    match row.await.map_err(|e| gone(&e))? {
+    match row.await.map_err(|why| unreached(&why))? {
         Some(row) => Ok(Json(row).into_response()),
         None => Err(unknown(id)),
     }
@@ -209,7 +215,7 @@ async fn logs(State(api): State<Api>, UrlPath(id): UrlPath<u64>) -> Reply {
         let instance = world.instance(world.runner(RunnerId(id))?.instance)?;
         Some((instance.provider.clone(), instance.id))
     });
-    let Some((provider, instance)) = place.await.map_err(|e| gone(&e))? else {
+    let Some((provider, instance)) = place.await.map_err(|why| unreached(&why))? else {
         return Err(unknown(id));
     };
     match api.outside.tail(&provider, instance, TAIL_BYTES_MAX).await {
@@ -225,7 +231,7 @@ async fn order(
 ) -> Reply {
     let runner = RunnerId(id);
     let known = api.handle.ask(move |c| c.world().runner(runner).is_some());
-    if !known.await.map_err(|e| gone(&e))? {
+    if !known.await.map_err(|why| unreached(&why))? {
         return Err(unknown(id));
     }
     let order = match order {
@@ -233,17 +239,29 @@ async fn order(
         RunnerOrder::Release => Order::Release { runner },
         RunnerOrder::Drain => Order::DrainRunner { runner },
     };
-    api.handle.see(Seen::Fact(Observation::Order(order))).await.map_err(|e| gone(&e))?;
+    api.handle.see(Seen::Fact(Observation::Order(order))).await.map_err(|why| unreached(&why))?;
     Ok(StatusCode::ACCEPTED.into_response())
 }
 
 async fn doctor(State(api): State<Api>) -> Reply {
-    let mut found = api.handle.ask(view::doctor).await.map_err(|e| gone(&e))?;
     let finding = |level: &str, what: &str, text: String| Finding {
         level: level.into(),
         what: what.into(),
         text,
     };
+    // What the books say is for the replica that leads to say; the store is everybody's.
+    let mut found = match api.handle.ask(view::doctor).await {
+        Ok(found) => found,
+        Err(why @ Unreached::Stopping) => return Err(unreached(&why)),
+        Err(Unreached::Standby(text)) => {
+            let nobody = matches!(api.handle.standing(), Standing::Standby { leader: None, .. });
+            vec![finding(if nobody { "error" } else { "ok" }, "leader", text)]
+        }
+    };
+    if let Standing::Leading { epoch, since, .. } = api.handle.standing() {
+        let text = format!("this replica leads since {}, epoch {epoch}", rfc3339(since));
+        found.push(finding("ok", "leader", text));
+    }
     match api.store.check().await {
         Ok(()) => found.push(finding("ok", "store", "it takes durable writes".into())),
         Err(failure) => found.push(finding("error", "store", failure.to_string())),

@@ -1,30 +1,28 @@
 //! The only loop that writes: takes in what was seen, turns the controller, commits, then calls.
 //!
 //! Nothing is called before the batch that asks for it is durable. A store that fails for a while stops
-//! everything but intake; one that has been taken over by another holder ends the process.
+//! everything but intake. One of these exists for as long as this replica leads, and not longer.
 
-use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use remuda_core::name::ForgeName;
 use remuda_core::{Batch, Controller, Seen, Snapshot};
-use remuda_forge::Forge;
-use remuda_store::{Decoded, Lease, Store, StoreError};
+use remuda_store::{Decoded, Store, StoreError};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use crate::clock::now;
+use crate::clock::Clock;
+use crate::handle::{Ask, Line};
 use crate::metrics::Metrics;
 use crate::perform::{Outside, listing_of};
+use crate::tenure::Tenure;
 
-/// How long a lease lasts, and how often it is renewed.
-pub(crate) const LEASE: Duration = Duration::from_secs(15);
-const RENEW: Duration = Duration::from_secs(5);
-/// How often to turn when nothing happens: time alone can make something due.
+/// How often to turn when nothing happens: time alone can make something due, and another replica may
+/// have accepted deliveries.
 const TICK: Duration = Duration::from_millis(500);
 /// Most deliveries decoded in one turn.
 const DELIVERIES_PER_TURN: u32 = 1000;
@@ -38,110 +36,78 @@ const REST_MAX: Duration = Duration::from_millis(10);
 /// Between two tries to commit while the store fails.
 const COMMIT_AGAIN: Duration = Duration::from_secs(1);
 
-/// Something to be done with the controller between two turns: how everybody else reads it.
-pub type Ask = Box<dyn FnOnce(&Controller) + Send>;
-
-/// How the rest of the server reaches the loop.
-#[derive(Clone, Debug)]
-pub struct Handle {
-    seen: mpsc::Sender<Seen>,
-    asks: mpsc::Sender<Ask>,
-    deliveries: Arc<Notify>,
-}
-
-impl Handle {
-    /// A delivery was accepted: there is something to decode.
-    pub fn delivered(&self) {
-        self.deliveries.notify_one();
-    }
-
-    /// Brings in a fact.
-    pub async fn see(&self, seen: Seen) -> anyhow::Result<()> {
-        self.seen.send(seen).await.ok().context("the server is stopping")
-    }
-
-    /// Reads something off the controller.
-    pub async fn ask<T: Send + 'static>(
-        &self,
-        question: impl FnOnce(&Controller) -> T + Send + 'static,
-    ) -> anyhow::Result<T> {
-        let (answer, answered) = tokio::sync::oneshot::channel();
-        let ask: Ask = Box::new(move |controller| {
-            // Who asked may have gone away meanwhile.
-            let _ = answer.send(question(controller));
-        });
-        self.asks.send(ask).await.ok().context("the server is stopping")?;
-        answered.await.context("the server is stopping")
-    }
+/// Why the loop ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It was told to.
+    Stopped,
+    /// Another replica has the lease.
+    Fenced,
+    /// The lease may have run out.
+    RanOut,
+    /// What the books say is not known, so they must be loaded again.
+    Unsure,
 }
 
 /// The loop, before it runs.
-pub struct Drive {
+pub(crate) struct Drive {
     store: Arc<dyn Store>,
-    lease: Lease,
-    holder: String,
+    tenure: Tenure,
     controller: Controller,
     outside: Arc<Outside>,
     metrics: Arc<Metrics>,
-    handle: Handle,
+    clock: Clock,
+    deliveries: Arc<Notify>,
+    seen_in: mpsc::Sender<Seen>,
     seen: mpsc::Receiver<Seen>,
     asks: mpsc::Receiver<Ask>,
     calls: JoinSet<Seen>,
-    decoded_to: u64,
-}
-
-impl std::fmt::Debug for Drive {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Drive").field("calls", &self.calls.len()).finish_non_exhaustive()
-    }
 }
 
 impl Drive {
-    /// Takes over the books that `world` was loaded from, under `lease`.
-    pub fn new(
+    /// Takes over the books that `world` was loaded from, for as long as `tenure` holds.
+    pub(crate) fn new(
         store: Arc<dyn Store>,
-        lease: Lease,
-        holder: String,
+        tenure: Tenure,
         world: Snapshot,
         outside: Arc<Outside>,
         metrics: Arc<Metrics>,
-    ) -> Self {
+        clock: Clock,
+        deliveries: Arc<Notify>,
+    ) -> (Self, Line) {
         let (seen_in, seen) = mpsc::channel(SEEN_MAX);
         let (asks_in, asks) = mpsc::channel(64);
-        let handle = Handle { seen: seen_in, asks: asks_in, deliveries: Arc::new(Notify::new()) };
-        Self {
+        let line = Line { seen: seen_in.clone(), asks: asks_in };
+        let controller = Controller::new(world);
+        let calls = JoinSet::new();
+        let drive = Self {
             store,
-            lease,
-            holder,
-            controller: Controller::new(world),
+            tenure,
+            controller,
             outside,
             metrics,
-            handle,
+            clock,
+            deliveries,
+            seen_in,
             seen,
             asks,
-            calls: JoinSet::new(),
-            decoded_to: 0,
-        }
+            calls,
+        };
+        (drive, line)
     }
 
-    /// How to reach the loop.
-    pub fn handle(&self) -> Handle {
-        self.handle.clone()
-    }
-
-    /// Runs until told to stop. Calls in flight are then waited for, as far as their own bounds allow,
-    /// and what they showed is committed.
-    pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
+    /// Runs until told to stop, or until it must not go on. Told to stop, it waits for calls in flight, as
+    /// far as their own bounds allow, and commits what they showed.
+    pub(crate) async fn run(mut self, stop: &CancellationToken) -> anyhow::Result<End> {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut renew = tokio::time::interval(RENEW);
         let hints = self.hints();
         while !stop.is_cancelled() {
             let mut seen = Vec::new();
             let mut turn = true;
             tokio::select! {
                 () = stop.cancelled() => break,
-                () = self.handle.deliveries.notified() => {}
+                () = self.deliveries.notified() => {}
                 Some(ended) = self.calls.join_next() => seen.push(ended.context("a call broke off")?),
                 count = self.seen.recv_many(&mut seen, SEEN_PER_TURN) => {
                     debug!(count, "facts arrived");
@@ -150,20 +116,22 @@ impl Drive {
                     ask(&self.controller);
                     turn = false;
                 }
-                _ = renew.tick() => { self.renew().await?; turn = false; }
                 _ = tick.tick() => {}
             }
             if turn {
                 self.gather(&mut seen)?;
                 let begun = tokio::time::Instant::now();
-                self.turn(seen, &stop).await?;
+                if let ControlFlow::Break(end) = self.turn(seen, stop).await? {
+                    return Ok(end);
+                }
                 // In a flood, longer turns that take in more cost less than many short ones, and the
                 // intake gets its share of the machine.
                 tokio::time::sleep(begun.elapsed().min(REST_MAX)).await;
             }
         }
         drop(hints);
-        self.wind_down().await
+        self.wind_down().await?;
+        Ok(End::Stopped)
     }
 
     /// Whatever else has arrived meanwhile belongs to the same turn.
@@ -180,14 +148,24 @@ impl Drive {
         Ok(())
     }
 
-    async fn turn(&mut self, mut seen: Vec<Seen>, stop: &CancellationToken) -> anyhow::Result<()> {
+    async fn turn(
+        &mut self,
+        mut seen: Vec<Seen>,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<ControlFlow<End>> {
+        if !self.tenure.holds() {
+            return Ok(ControlFlow::Break(End::RanOut));
+        }
         let (facts, decoded) = self.decode().await;
         seen.extend(facts);
         let begun = tokio::time::Instant::now();
-        let turn = self.controller.turn(now(), seen);
+        let turn = self.controller.turn(self.clock.now(), seen);
         self.metrics.turn(begun.elapsed());
         debug_assert_eq!(remuda_core::check(self.controller.world()), []);
-        self.commit(&turn.batch, &decoded, stop).await?;
+        let committed = self.commit(&turn.batch, &decoded, stop).await?;
+        if committed.is_break() {
+            return Ok(committed);
+        }
         for event in &turn.batch.events {
             let job = event.job.as_ref().map(ToString::to_string);
             let runner = event.runner.map(|id| id.0);
@@ -195,20 +173,21 @@ impl Drive {
             info!(job.id = job, runner.id = runner, pool, "{}", event.text);
         }
         for action in turn.actions {
-            let (outside, early) = (Arc::clone(&self.outside), self.handle.seen.clone());
-            let metrics = Arc::clone(&self.metrics);
+            let (outside, early) = (Arc::clone(&self.outside), self.seen_in.clone());
+            let (metrics, tenure) = (Arc::clone(&self.metrics), self.tenure.clone());
             self.calls.spawn(async move {
-                let answer = outside.perform(action, &early).await;
+                let answer = outside.perform(action, &early, &tenure).await;
                 metrics.answered(&answer);
                 answer
             });
         }
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     }
 
-    /// Reads what deliveries say. One that cannot be read is kept with the reason.
+    /// Reads what deliveries say. One that cannot be read is kept with the reason. Always from the
+    /// first that is pending: where several replicas accept, a lower number may show up later.
     async fn decode(&mut self) -> (Vec<Seen>, Vec<Decoded>) {
-        let pending = match self.store.undecoded(self.decoded_to, DELIVERIES_PER_TURN).await {
+        let pending = match self.store.undecoded(0, DELIVERIES_PER_TURN).await {
             Ok(pending) => pending,
             Err(error) => {
                 warn!("cannot read deliveries: {error}");
@@ -216,12 +195,11 @@ impl Drive {
             }
         };
         if pending.len() >= DELIVERIES_PER_TURN as usize {
-            self.handle.delivered();
+            self.deliveries.notify_one();
         }
         let mut facts = Vec::new();
         let mut decoded = Vec::new();
         for (sequence, delivery) in pending {
-            self.decoded_to = sequence;
             let result = match self.outside.forges.get(&delivery.forge) {
                 Some(forge) => forge.decode(&delivery).map_err(|error| error.to_string()),
                 None => Err(format!("forge {} is not declared", delivery.forge)),
@@ -242,22 +220,24 @@ impl Drive {
         batch: &Batch,
         decoded: &[Decoded],
         stop: &CancellationToken,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<ControlFlow<End>> {
         if batch.is_idle() && decoded.is_empty() {
-            return Ok(());
+            return Ok(ControlFlow::Continue(()));
         }
         let mut failing = false;
         loop {
-            match self.store.commit(&self.lease, batch, decoded).await {
+            match self.store.commit(self.tenure.lease(), batch, decoded).await {
                 Ok(()) => {
                     if failing {
                         info!("the store works again");
                     }
                     self.metrics.store_works(true);
-                    return Ok(());
+                    return Ok(ControlFlow::Continue(()));
                 }
-                Err(StoreError::Fenced { .. }) => {
-                    bail!("another server has taken over these books; this one stops");
+                Err(StoreError::Fenced { .. }) => return Ok(ControlFlow::Break(End::Fenced)),
+                Err(failure @ StoreError::Unsure { .. }) => {
+                    warn!("{failure}");
+                    return Ok(ControlFlow::Break(End::Unsure));
                 }
                 Err(failure) => {
                     if !failing {
@@ -272,21 +252,6 @@ impl Drive {
                                                committed is asked for again after a restart"),
                 () = tokio::time::sleep(COMMIT_AGAIN) => {}
             }
-            if let Err(error) = self.renew().await {
-                warn!("cannot renew the lease: {error:#}");
-            }
-        }
-    }
-
-    async fn renew(&mut self) -> anyhow::Result<()> {
-        match self.store.lease(&self.holder, LEASE).await {
-            Ok(Some(lease)) if lease.epoch() == self.lease.epoch() => Ok(()),
-            Ok(_) => bail!("another server has taken over these books; this one stops"),
-            // The next commit will say whether it is still ours.
-            Err(error) => {
-                warn!("cannot renew the lease: {error}");
-                Ok(())
-            }
         }
     }
 
@@ -295,7 +260,7 @@ impl Drive {
         let mut hints = JoinSet::new();
         for (name, provider) in &self.outside.providers {
             let Some(mut wakes) = provider.wakes() else { continue };
-            let (seen, subject) = (self.handle.seen.clone(), listing_of(name));
+            let (seen, subject) = (self.seen_in.clone(), listing_of(name));
             hints.spawn(async move {
                 while wakes.changed().await.is_ok() {
                     if seen.send(Seen::Hint(subject.clone())).await.is_err() {
@@ -319,14 +284,10 @@ impl Drive {
             self.calls.shutdown().await;
         }
         self.gather(&mut seen)?;
-        let batch = self.controller.conclude(now(), seen);
+        let batch = self.controller.conclude(self.clock.now(), seen);
         if !batch.is_idle() {
-            self.store.commit(&self.lease, &batch, &[]).await?;
+            self.store.commit(self.tenure.lease(), &batch, &[]).await?;
         }
-        self.store.release(&self.lease).await?;
         Ok(())
     }
 }
-
-/// The forges by name, as the intake needs them.
-pub(crate) type Forges = BTreeMap<ForgeName, Arc<dyn Forge>>;

@@ -17,6 +17,8 @@ pub enum Exit {
     NotFound,
     /// 69: no server answers (`EX_UNAVAILABLE`).
     Unreachable,
+    /// 75: the server that was asked stands by for another one, which it names (`EX_TEMPFAIL`).
+    Standby,
     /// 130: ended by Ctrl-C, everything cleaned up.
     Interrupted,
 }
@@ -31,6 +33,7 @@ impl Exit {
             Self::Usage => 64,
             Self::NotFound => 66,
             Self::Unreachable => 69,
+            Self::Standby => 75,
             Self::Interrupted => 130,
         }
     }

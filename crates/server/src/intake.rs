@@ -20,9 +20,9 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
-use crate::clock::now;
-use crate::drive::{Forges, Handle};
+use crate::handle::{Handle, Standing, Unreached};
 use crate::metrics::{Gauges, Metrics};
+use crate::perform::Outside;
 
 /// GitHub's cap on a payload.
 const BODY_BYTES_MAX: usize = 25 * 1024 * 1024;
@@ -36,22 +36,22 @@ const BODY_KIB_MIN: usize = 16;
 /// What the intake needs.
 #[derive(Clone)]
 pub(crate) struct Intake {
-    pub(crate) forges: Forges,
-    pub(crate) store: Arc<dyn Store>,
-    pub(crate) handle: Handle,
-    pub(crate) metrics: Arc<Metrics>,
+    outside: Arc<Outside>,
+    store: Arc<dyn Store>,
+    handle: Handle,
+    metrics: Arc<Metrics>,
     room: Arc<Semaphore>,
 }
 
 impl Intake {
     pub(crate) fn new(
-        forges: Forges,
+        outside: Arc<Outside>,
         store: Arc<dyn Store>,
         handle: Handle,
         metrics: Arc<Metrics>,
     ) -> Self {
         let room = Arc::new(Semaphore::new(BODIES_KIB_MAX));
-        Self { forges, store, handle, metrics, room }
+        Self { outside, store, handle, metrics, room }
     }
 
     /// Serves until told to stop; requests under way are finished.
@@ -129,10 +129,10 @@ async fn read(body: Body) -> Result<Bytes, Unread> {
 }
 
 async fn take(intake: &Intake, headers: &HeaderMap, body: &Bytes) -> Response {
-    let raw = RawDelivery { headers, body, received_at: now() };
+    let raw = RawDelivery { headers, body, received_at: intake.outside.clock.now() };
     let mut refusal = Refusal::Signature;
     let mut verified = None;
-    for forge in intake.forges.values() {
+    for forge in intake.outside.forges.values() {
         match forge.verify(&raw) {
             Ok(delivery) => {
                 verified = Some(delivery);
@@ -167,18 +167,27 @@ async fn take(intake: &Intake, headers: &HeaderMap, body: &Bytes) -> Response {
     }
 }
 
-/// Alive: the loop takes questions.
+/// Alive: the loop takes questions, or this replica stands by.
 async fn healthz(State(intake): State<Intake>) -> Response {
-    let alive = tokio::time::timeout(Duration::from_secs(5), intake.handle.ask(|_| ()));
-    match alive.await {
-        Ok(Ok(())) => (StatusCode::OK, "ok\n").into_response(),
-        Ok(Err(_)) | Err(_) => {
+    let asked = async {
+        match intake.handle.standing() {
+            Standing::Standby { .. } => Ok("ok, standing by\n"),
+            Standing::Leading { .. } | Standing::Stopped => {
+                intake.handle.ask(|_| ()).await.map(|()| "ok\n")
+            }
+        }
+    };
+    match tokio::time::timeout(Duration::from_secs(5), asked).await {
+        Ok(Ok(text)) => (StatusCode::OK, text).into_response(),
+        Ok(Err(Unreached::Standby(_))) => (StatusCode::OK, "ok, standing by\n").into_response(),
+        Ok(Err(Unreached::Stopping)) | Err(_) => {
             (StatusCode::SERVICE_UNAVAILABLE, "the loop does not answer\n").into_response()
         }
     }
 }
 
-/// Ready: the store takes a durable write, and the last commit succeeded.
+/// Ready: the store takes a durable write, and the last commit succeeded. A replica that stands by is
+/// ready: it takes deliveries.
 async fn readyz(State(intake): State<Intake>) -> Response {
     let checked = tokio::time::timeout(Duration::from_secs(5), intake.store.check()).await;
     let text = match checked {
@@ -196,11 +205,18 @@ async fn readyz(State(intake): State<Intake>) -> Response {
 }
 
 async fn metrics(State(intake): State<Intake>) -> Response {
-    match intake.handle.ask(Gauges::read).await {
-        Ok(gauges) => {
-            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-            ([(header::CONTENT_TYPE, kind)], intake.metrics.render(&gauges)).into_response()
-        }
-        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the server is stopping\n").into_response(),
-    }
+    let gauges = match intake.handle.standing() {
+        Standing::Standby { .. } => None,
+        Standing::Leading { .. } | Standing::Stopped => match intake.handle.ask(Gauges::read).await
+        {
+            Ok(gauges) => Some(gauges),
+            Err(Unreached::Standby(_)) => None,
+            Err(Unreached::Stopping) => {
+                let text = "the server is stopping\n";
+                return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
+            }
+        },
+    };
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], intake.metrics.render(gauges.as_ref())).into_response()
 }

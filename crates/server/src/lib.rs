@@ -3,12 +3,15 @@
 pub mod api;
 pub mod cli;
 pub mod clock;
-pub mod drive;
+mod drive;
 mod env;
 pub mod exit;
+pub mod handle;
 mod intake;
+pub mod lead;
 pub mod metrics;
 pub mod perform;
 pub mod serve;
 pub mod tasks;
+pub mod tenure;
 pub mod view;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -36,6 +36,9 @@ pub struct Metrics {
     failed: Family<Kind, Counter>,
     turns: Histogram,
     store_works: AtomicBool,
+    takeovers: Counter,
+    /// The epoch of the lease that is held; 0 while another replica leads.
+    epoch: AtomicU64,
 }
 
 impl Default for Metrics {
@@ -46,6 +49,8 @@ impl Default for Metrics {
             failed: Family::default(),
             turns: Histogram::new(exponential_buckets(0.0001, 4.0, 10)),
             store_works: AtomicBool::new(true),
+            takeovers: Counter::default(),
+            epoch: AtomicU64::new(0),
         }
     }
 }
@@ -76,6 +81,18 @@ impl Metrics {
         self.store_works.load(Ordering::Relaxed)
     }
 
+    /// This replica leads.
+    pub(crate) fn leads(&self, epoch: u64) {
+        self.epoch.store(epoch, Ordering::Relaxed);
+        self.takeovers.inc();
+    }
+
+    /// This replica leads no more. Its last commit says nothing of the store any longer.
+    pub(crate) fn stands_by(&self) {
+        self.epoch.store(0, Ordering::Relaxed);
+        self.store_works(true);
+    }
+
     /// A call ended.
     pub(crate) fn answered(&self, answer: &Seen) {
         let Seen::Answer { facts, .. } = answer else { return };
@@ -88,8 +105,8 @@ impl Metrics {
         }
     }
 
-    /// Everything, as `OpenMetrics` text.
-    pub fn render(&self, gauges: &Gauges) -> String {
+    /// Everything, as `OpenMetrics` text; without gauges where there are no books to read them off.
+    pub fn render(&self, gauges: Option<&Gauges>) -> String {
         let mut registry = Registry::with_prefix("remuda");
         registry.register(
             "deliveries",
@@ -99,7 +116,18 @@ impl Metrics {
         registry.register("calls", "Calls to forges and providers that ended", self.calls.clone());
         registry.register("calls_failed", "Calls that failed, by kind", self.failed.clone());
         registry.register("turn_seconds", "Time one turn took to think", self.turns.clone());
-        gauges.register(&mut registry);
+        registry.register(
+            "takeovers",
+            "Times this replica has begun to lead",
+            self.takeovers.clone(),
+        );
+        let epoch = self.epoch.load(Ordering::Relaxed);
+        single(&mut registry, "leader", "1 if this replica leads", i64::from(epoch > 0));
+        let help = "Number of the lease this replica holds; 0 if none";
+        single(&mut registry, "lease_epoch", help, i64::try_from(epoch).unwrap_or(i64::MAX));
+        if let Some(gauges) = gauges {
+            gauges.register(&mut registry);
+        }
         let mut text = String::new();
         if encode(&mut text, &registry).is_err() {
             text.clear();
@@ -170,7 +198,7 @@ impl Gauges {
             waits.get_or_create(&Kind { kind: (*kind).into() }).set(*count);
         }
         registry.register("waiting_jobs", "Jobs not running, by reason", waits);
-        let single = [
+        let singles = [
             ("oldest_queued_milliseconds", "Age of the oldest queued job", self.oldest_queued_ms),
             ("calls_in_flight", "Calls being made", self.calls),
             (
@@ -180,10 +208,14 @@ impl Gauges {
             ),
             ("strays", "Registrations under our name that no row explains", self.strays),
         ];
-        for (name, help, value) in single {
-            let gauge: Gauge = Gauge::default();
-            gauge.set(value);
-            registry.register(name, help, gauge);
+        for (name, help, value) in singles {
+            single(registry, name, help, value);
         }
     }
+}
+
+fn single(registry: &mut Registry, name: &str, help: &str, value: i64) {
+    let gauge: Gauge = Gauge::default();
+    gauge.set(value);
+    registry.register(name, help, gauge);
 }

@@ -16,19 +16,25 @@ use remuda_provider::{Provider, ProviderError};
 use tokio::sync::mpsc;
 use tracing::debug;
 
-use crate::clock::now;
+use crate::clock::Clock;
+use crate::tenure::Tenure;
 
 /// Longest time for a call that is not a launch. Below [`remuda_core::controller::CALL_LOST`], so that
 /// the controller never takes a call for lost that is still being made.
 const CALL_MAX: Duration = Duration::from_secs(150);
 
 /// Everything outside that calls can be made to.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Outside {
+    /// The time.
+    pub clock: Clock,
     /// By name.
     pub forges: BTreeMap<ForgeName, Arc<dyn Forge>>,
     /// By name.
     pub providers: BTreeMap<ProviderName, Arc<dyn Provider>>,
+    /// Declared providers whose instances this replica cannot see, with the reason. Every call to one
+    /// fails with it: what cannot be seen must not look as if it were not there.
+    pub elsewhere: BTreeMap<ProviderName, String>,
 }
 
 impl fmt::Debug for Outside {
@@ -36,7 +42,7 @@ impl fmt::Debug for Outside {
         f.debug_struct("Outside")
             .field("forges", &self.forges.keys())
             .field("providers", &self.providers.keys())
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
@@ -65,6 +71,11 @@ impl Failed {
         let message = format!("{what} is no longer declared");
         Self { call, cause: Cause::Invalid, message }
     }
+
+    /// What was never begun.
+    fn withheld(call: Call, message: &str) -> Self {
+        Self { call, cause: Cause::Transient, message: message.into() }
+    }
 }
 
 /// An error with its causes, on one line.
@@ -82,15 +93,34 @@ fn said(error: &dyn std::error::Error) -> String {
 }
 
 impl Outside {
-    /// Makes a call. Facts that are known before its end go to `early`; the rest is the answer.
-    pub async fn perform(&self, action: Action, early: &mpsc::Sender<Seen>) -> Seen {
+    /// No calls can be made to anything yet.
+    pub fn new(clock: Clock) -> Self {
+        Self {
+            clock,
+            forges: BTreeMap::new(),
+            providers: BTreeMap::new(),
+            elsewhere: BTreeMap::new(),
+        }
+    }
+
+    /// Makes a call, unless the lease may be over: then nothing is done, and nothing shown. Facts that
+    /// are known before the call's end go to `early`; the rest is the answer.
+    pub async fn perform(
+        &self,
+        action: Action,
+        early: &mpsc::Sender<Seen>,
+        tenure: &Tenure,
+    ) -> Seen {
         let subject = action.subject();
+        if !tenure.holds() {
+            return Seen::Answer { subject, facts: Vec::new() };
+        }
         debug!(subject = ?subject, "calling");
         let outcome = match action {
-            Action::Launch(launch) => self.launch(&launch, early).await,
+            Action::Launch(launch) => self.launch(&launch, early, tenure).await,
             Action::Deregister(call) => bounded(Call::Deregister, self.deregister(&call)).await,
             Action::Destroy(call) => bounded(Call::Destroy, self.destroy(&call)).await,
-            Action::Look(look) => bounded(Call::Look, self.look(look, now())).await,
+            Action::Look(look) => bounded(Call::Look, self.look(look, self.clock.now())).await,
         };
         let facts = outcome.unwrap_or_else(|failed| {
             let Failed { call, cause, message } = failed;
@@ -105,19 +135,21 @@ impl Outside {
     }
 
     fn provider(&self, call: Call, name: &ProviderName) -> Result<&Arc<dyn Provider>, Failed> {
-        self.providers
-            .get(name)
-            .ok_or_else(|| Failed::undeclared(call, &format_args!("provider {name}")))
+        self.providers.get(name).ok_or_else(|| match self.elsewhere.get(name) {
+            Some(why) => Failed { call, cause: Cause::Invalid, message: why.clone() },
+            None => Failed::undeclared(call, &format_args!("provider {name}")),
+        })
     }
 
     async fn launch(
         &self,
         launch: &Launch,
         early: &mpsc::Sender<Seen>,
+        tenure: &Tenure,
     ) -> Result<Vec<Observation>, Failed> {
         let forge = self.forge(Call::Register, &launch.forge)?;
         let provider = self.provider(Call::Register, &launch.provider)?;
-        let left = launch.deadline.since(now());
+        let left = self.left(launch, Call::Register)?;
         let registered = tokio::time::timeout(left, forge.register(launch))
             .await
             .map_err(|_| Failed::timed_out(Call::Register, left))?
@@ -125,12 +157,25 @@ impl Outside {
         let fact = Observation::Registered { runner: launch.runner, id: registered.id };
         // A receiver that is gone means that the server is stopping; the answer will find that out.
         let _ = early.send(Seen::Fact(fact)).await;
-        let left = launch.deadline.since(now());
+        // We may have been stopped since the call was begun, and another replica may lead.
+        let left = self.left(launch, Call::Launch)?;
+        if !tenure.holds() {
+            return Err(Failed::withheld(Call::Launch, "the lease was lost before it was begun"));
+        }
         let node = tokio::time::timeout(left, provider.launch(launch, &registered.jit))
             .await
             .map_err(|_| Failed::timed_out(Call::Launch, left))?
             .map_err(|error| Failed::provider(Call::Launch, &error))?;
         Ok(vec![Observation::Launched { instance: launch.instance, node }])
+    }
+
+    /// How long a launch may still take; a failure if it must no longer have an effect.
+    fn left(&self, launch: &Launch, call: Call) -> Result<Duration, Failed> {
+        let left = launch.deadline.since(self.clock.now());
+        if left.is_zero() {
+            return Err(Failed::withheld(call, "its deadline had passed before it was begun"));
+        }
+        Ok(left)
     }
 
     async fn deregister(&self, call: &Deregister) -> Result<Vec<Observation>, Failed> {
@@ -147,7 +192,7 @@ impl Outside {
     }
 
     async fn destroy(&self, call: &Destroy) -> Result<Vec<Observation>, Failed> {
-        let asked_at = now();
+        let asked_at = self.clock.now();
         self.provider(Call::Destroy, &call.provider)?
             .destroy(call.instance)
             .await

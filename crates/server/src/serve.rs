@@ -4,24 +4,24 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use remuda_core::fleet::{Fleet, ProviderKind};
-use remuda_core::{Change, Snapshot};
+use remuda_core::name::InstallationId;
 use remuda_forge::{Forge, GitHub};
 use remuda_provider::Provider;
 use remuda_provider::process::{ProcessProvider, Shim};
 pub use remuda_store::sqlite::Settings;
-use remuda_store::{Books, Lease, SqliteStore, Store};
+use remuda_store::{SqliteStore, Store};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::api::Api;
-use crate::clock::clock;
-use crate::drive::{Drive, Forges, Handle, LEASE};
+use crate::clock::Clock;
+use crate::handle::Handle;
 use crate::intake::Intake;
+use crate::lead::{Candidate, Lead};
 use crate::metrics::Metrics;
 use crate::perform::Outside;
 use crate::tasks::Tasks;
@@ -78,27 +78,26 @@ impl Server {
             SqliteStore::open(&database, settings)
                 .with_context(|| format!("cannot open {}", database.display()))?,
         );
-        let lease = take_lease(&*store).await?;
-        let books = store.load().await?;
-        let outside = Arc::new(outside(&fleet, &books, &state, &shim)?);
-        let world = snapshot(books, fleet, &lease);
+        // Whose books they are decides which instances are ours; the rest is read by whoever leads.
+        let installation = store.load().await?.installation;
+        let outside = Arc::new(outside(&fleet, &installation, &state, &shim)?);
         let metrics = Arc::new(Metrics::default());
-        let drive = Drive::new(
-            Arc::clone(&store),
-            lease,
-            HOLDER.into(),
-            world,
-            Arc::clone(&outside),
-            Arc::clone(&metrics),
-        );
-        let handle = drive.handle();
+        let lead = Lead::new(Candidate {
+            store: Arc::clone(&store),
+            holder: HOLDER.into(),
+            installation,
+            fleet: Arc::new(fleet),
+            outside: Arc::clone(&outside),
+            metrics: Arc::clone(&metrics),
+            clock: outside.clock.clone(),
+        });
+        let handle = lead.handle();
         let addr = listener.local_addr().context("the listener has no address")?;
         let socket = Api::bind(&socket_path(&state))?;
         let mut tasks = Tasks::new();
         let stop = tasks.stop();
-        tasks.spawn("the loop", drive.run(stop.clone()));
-        let forges: Forges = outside.forges.clone();
-        let intake = Intake::new(forges, Arc::clone(&store), handle.clone(), metrics);
+        tasks.spawn("the loop", lead.run(stop.clone()));
+        let intake = Intake::new(Arc::clone(&outside), Arc::clone(&store), handle.clone(), metrics);
         tasks.spawn("the intake", intake.serve(listener, stop.clone()));
         let api = Api { handle: handle.clone(), store, outside: Arc::clone(&outside) };
         tasks.spawn("the socket", api.serve(socket, stop));
@@ -168,24 +167,15 @@ fn lock(state: &Path) -> anyhow::Result<OwnedFd> {
     }
 }
 
-async fn take_lease(store: &dyn Store) -> anyhow::Result<Lease> {
-    let deadline = tokio::time::Instant::now() + LEASE * 2;
-    loop {
-        if let Some(lease) = store.lease(HOLDER, LEASE).await? {
-            return Ok(lease);
-        }
-        if tokio::time::Instant::now() > deadline {
-            bail!("another server holds these books and goes on renewing its lease");
-        }
-        info!("waiting for another server's lease to run out");
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
-}
-
-fn outside(fleet: &Fleet, books: &Books, state: &Path, shim: &Shim) -> anyhow::Result<Outside> {
-    let mut outside = Outside::default();
+fn outside(
+    fleet: &Fleet,
+    installation: &InstallationId,
+    state: &Path,
+    shim: &Shim,
+) -> anyhow::Result<Outside> {
+    let mut outside = Outside::new(Clock::system());
     for (name, declared) in &fleet.forges {
-        let forge = GitHub::new(declared, clock())
+        let forge = GitHub::new(declared, outside.clock.teller())
             .with_context(|| format!("cannot set up forge {name}"))?;
         outside.forges.insert(name.clone(), Arc::new(forge) as Arc<dyn Forge>);
     }
@@ -199,19 +189,11 @@ fn outside(fleet: &Fleet, books: &Books, state: &Path, shim: &Shim) -> anyhow::R
             declared,
             &fleet.images,
             root,
-            books.installation.clone(),
+            installation.clone(),
             shim.clone(),
-            clock(),
+            outside.clock.teller(),
         );
         outside.providers.insert(name.clone(), Arc::new(provider) as Arc<dyn Provider>);
     }
     Ok(outside)
-}
-
-fn snapshot(books: Books, fleet: Fleet, lease: &Lease) -> Snapshot {
-    let mut world = Snapshot::new(books.installation, Arc::new(fleet));
-    world.epoch = lease.epoch();
-    let changes: Vec<Change> = books.changes;
-    world.apply(&changes);
-    world
 }

@@ -371,7 +371,13 @@ async fn a_full_disk_costs_a_503_and_never_an_acknowledged_loss() {
 #[tokio::test]
 async fn health_readiness_and_metrics_answer() {
     let door = Door::open().await;
-    for (path, part) in [("healthz", "ok"), ("readyz", "ok"), ("metrics", "remuda_jobs")] {
+    door.server.handle().leads().await.unwrap();
+    for (path, part) in [
+        ("healthz", "ok"),
+        ("readyz", "ok"),
+        ("metrics", "remuda_jobs"),
+        ("metrics", "remuda_leader 1"),
+    ] {
         let url = format!("http://{}/{path}", door.server.addr());
         let answer = reqwest::get(url).await.unwrap();
         assert_eq!(answer.status(), 200, "{path}");

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-/// Why a store did not do what it was asked to. None of these leaves a part of it done.
+/// Why a store did not do what it was asked to. None of these leaves a part of it done; one does
+/// not know whether all of it is.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// The lease is not in force any more: what was decided under it must not be written.
@@ -13,6 +14,17 @@ pub enum StoreError {
     Fenced {
         /// The epoch of the lease that was shown.
         epoch: u64,
+    },
+    /// The connection broke while the answer was awaited: all of it was done, or nothing.
+    #[error(
+        "database {place} may have written the last change or not ({detail}): \
+         load the books again under a new lease"
+    )]
+    Unsure {
+        /// The database.
+        place: Arc<str>,
+        /// What happened to the connection.
+        detail: String,
     },
     /// There is no room for more.
     #[error(

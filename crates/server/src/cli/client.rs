@@ -46,6 +46,9 @@ pub(super) enum ClientError {
     /// More than one thing is meant.
     #[error("{0}")]
     Ambiguous(String),
+    /// It does not lead.
+    #[error("{0}")]
+    Standby(String),
     /// It refuses, or fails.
     #[error("{0}")]
     Refused(String),
@@ -58,6 +61,7 @@ impl ClientError {
             Self::Absent { .. } | Self::Silent { .. } => Exit::Unreachable,
             Self::NotFound(_) => Exit::NotFound,
             Self::Ambiguous(_) => Exit::Usage,
+            Self::Standby(_) => Exit::Standby,
             Self::Refused(_) => Exit::Failed,
         }
     }
@@ -141,6 +145,7 @@ impl Client {
         Err(match status {
             StatusCode::NOT_FOUND => ClientError::NotFound(text),
             StatusCode::CONFLICT => ClientError::Ambiguous(text),
+            StatusCode::MISDIRECTED_REQUEST => ClientError::Standby(text),
             _ => ClientError::Refused(text),
         })
     }

@@ -59,6 +59,7 @@ impl Doctor {
             Err(
                 error @ (ClientError::NotFound(_)
                 | ClientError::Ambiguous(_)
+                | ClientError::Standby(_)
                 | ClientError::Refused(_)),
             ) => found.push(finding("error", "server", error.to_string())),
         }

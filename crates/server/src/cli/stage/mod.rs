@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use super::{asked_to_end, shim};
-use crate::drive::Handle;
+use crate::handle::Handle;
 use crate::perform::Outside;
 use crate::serve::{Options, Server, Settings, listen};
 use backdrop::Backdrop;
@@ -101,6 +101,7 @@ impl Stage {
         let (shim, books) = (shim()?, Settings::default());
         let options = Options { fleet, listener, state: state.clone(), shim, books };
         let server = Server::start(options).await?;
+        server.handle().leads().await?;
         let scene = Scene {
             sandbox,
             handle: server.handle().clone(),

@@ -1,0 +1,162 @@
+//! How the rest of the server reaches the loop that writes, if this replica has one at the moment.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use remuda_core::{Controller, Seen, Timestamp};
+use remuda_store::Leader;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+use crate::clock::rfc3339;
+
+/// Longest wait of a question while nobody is known to lead: a server that has just been started has
+/// yet to load its books.
+const NOBODY_LEADS: Duration = Duration::from_secs(5);
+
+/// Something to be done with the controller between two turns: how everybody else reads it.
+pub type Ask = Box<dyn FnOnce(&Controller) + Send>;
+
+/// What this replica is.
+#[derive(Clone, Debug)]
+pub enum Standing {
+    /// It takes deliveries and waits for the lease.
+    Standby {
+        /// Who has the lease, as far as is known.
+        leader: Option<Leader>,
+        /// Why the lease cannot even be asked for.
+        trouble: Option<Arc<str>>,
+    },
+    /// It plans and acts.
+    Leading {
+        /// The number of this holding.
+        epoch: u64,
+        /// Since when.
+        since: Timestamp,
+        /// To the loop.
+        line: Line,
+    },
+    /// The server is ending.
+    Stopped,
+}
+
+impl Standing {
+    /// Standing by, and nothing known yet of anybody who leads.
+    pub(crate) fn new() -> Self {
+        Self::Standby { leader: None, trouble: None }
+    }
+}
+
+/// The way to the loop of one holding of the lease; dead once that is over.
+#[derive(Clone, Debug)]
+pub struct Line {
+    pub(crate) seen: mpsc::Sender<Seen>,
+    pub(crate) asks: mpsc::Sender<Ask>,
+}
+
+/// Why the loop could not be reached.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Unreached {
+    /// Another replica leads, or none.
+    #[error("{0}")]
+    Standby(String),
+    /// The server is ending.
+    #[error("the server is stopping")]
+    Stopping,
+}
+
+impl Unreached {
+    fn standby(leader: Option<&Leader>, trouble: Option<&str>) -> Self {
+        Self::Standby(match (leader, trouble) {
+            (Some(Leader { holder, since, .. }), _) => format!(
+                "this replica stands by: {holder} leads since {}; ask there",
+                rfc3339(*since)
+            ),
+            (None, Some(trouble)) => format!(
+                "this replica stands by and no other is known to lead, because the lease cannot \
+                 be taken: {trouble}"
+            ),
+            (None, None) => {
+                "this replica stands by and no other is known to lead: ask again in some seconds"
+                    .into()
+            }
+        })
+    }
+}
+
+/// How the rest of the server reaches the loop.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    standing: watch::Receiver<Standing>,
+    deliveries: Arc<Notify>,
+}
+
+impl Handle {
+    pub(crate) fn new(standing: watch::Receiver<Standing>, deliveries: Arc<Notify>) -> Self {
+        Self { standing, deliveries }
+    }
+
+    /// A delivery was accepted: there is something to decode.
+    pub fn delivered(&self) {
+        self.deliveries.notify_one();
+    }
+
+    /// What this replica is at the moment.
+    pub fn standing(&self) -> Standing {
+        self.standing.borrow().clone()
+    }
+
+    /// Waits until this replica leads; an error if the server ends before that.
+    pub async fn leads(&self) -> Result<(), Unreached> {
+        let mut standing = self.standing.clone();
+        let settled = standing.wait_for(|now| !matches!(now, Standing::Standby { .. })).await;
+        match settled.as_deref() {
+            Ok(Standing::Leading { .. }) => Ok(()),
+            Ok(Standing::Standby { .. } | Standing::Stopped) | Err(_) => Err(Unreached::Stopping),
+        }
+    }
+
+    /// The line to the loop. While nobody is known to lead, it may be about to be this replica.
+    async fn line(&self) -> Result<Line, Unreached> {
+        let mut standing = self.standing.clone();
+        let known = standing.wait_for(|now| !matches!(now, Standing::Standby { leader: None, .. }));
+        // Whatever there is by then is the answer.
+        let _ = tokio::time::timeout(NOBODY_LEADS, known).await;
+        match &*self.standing.borrow() {
+            Standing::Leading { line, .. } => Ok(line.clone()),
+            Standing::Standby { leader, trouble } => {
+                Err(Unreached::standby(leader.as_ref(), trouble.as_deref()))
+            }
+            Standing::Stopped => Err(Unreached::Stopping),
+        }
+    }
+
+    /// What to say of a line that went dead.
+    fn dead(&self) -> Unreached {
+        match &*self.standing.borrow() {
+            Standing::Standby { leader, trouble } => {
+                Unreached::standby(leader.as_ref(), trouble.as_deref())
+            }
+            Standing::Leading { .. } => Unreached::standby(None, None),
+            Standing::Stopped => Unreached::Stopping,
+        }
+    }
+
+    /// Brings in a fact.
+    pub async fn see(&self, seen: Seen) -> Result<(), Unreached> {
+        self.line().await?.seen.send(seen).await.map_err(|_| self.dead())
+    }
+
+    /// Reads something off the controller.
+    pub async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Controller) -> T + Send + 'static,
+    ) -> Result<T, Unreached> {
+        let (answer, answered) = oneshot::channel();
+        let ask: Ask = Box::new(move |controller| {
+            // Who asked may have gone away meanwhile.
+            let _ = answer.send(question(controller));
+        });
+        self.line().await?.asks.send(ask).await.map_err(|_| self.dead())?;
+        answered.await.map_err(|_| self.dead())
+    }
+}
