@@ -17,9 +17,9 @@ use crate::tenant::Scope;
 use crate::time::Timestamp;
 
 /// A destruction is asked for again if listings still show the instance after this long.
-const DESTROY_AGAIN: Duration = Duration::from_secs(15);
+pub(crate) const DESTROY_AGAIN: Duration = Duration::from_secs(15);
 /// A runner that is busy with a job nobody has told us of is asked about this often.
-const BUSY_UNEXPLAINED: Duration = Duration::from_mins(2);
+pub(crate) const BUSY_UNEXPLAINED: Duration = Duration::from_mins(2);
 /// What is awaited right now is looked at this often.
 const AWAITED: Duration = Duration::from_millis(500);
 /// A registration or instance that no row explains must be seen for this long before it is removed.
@@ -42,8 +42,13 @@ pub fn actions(world: &Snapshot) -> Vec<Action> {
 
 /// True unless calls about `subject` are failing and the wait after the last failure is not over.
 fn patient(world: &Snapshot, subject: &Subject) -> bool {
+    next_try(world, subject).is_none_or(|at| world.now >= at)
+}
+
+/// When the wait after the last failure of a call about `subject` is over, if the last one failed.
+pub(crate) fn next_try(world: &Snapshot, subject: &Subject) -> Option<Timestamp> {
     let looked = world.looked(subject);
-    looked.failed_at.is_none_or(|at| world.now >= at + backoff(looked.failures))
+    looked.failed_at.map(|at| at + backoff(looked.failures))
 }
 
 /// Owners whose calls a forge limits.

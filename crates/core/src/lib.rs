@@ -11,6 +11,7 @@ pub mod check;
 pub mod controller;
 pub mod delivery;
 mod event;
+pub mod explain;
 pub mod fleet;
 pub mod job;
 pub mod label;

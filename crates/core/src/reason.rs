@@ -7,6 +7,7 @@ use crate::job::JobKey;
 use crate::label::Wanted;
 use crate::name::{ForgeName, PoolName, ProviderName};
 use crate::runner::{Instance, Runner, RunnerId};
+use crate::snapshot::Snapshot;
 use crate::tenant::{Scope, TenantKey};
 use crate::time::Timestamp;
 
@@ -151,6 +152,25 @@ impl Reason {
             Self::RunnerIdle(_) => "runner_idle",
             Self::UnknownToForge { .. } => "unknown_to_forge",
         }
+    }
+}
+
+impl Reason {
+    /// What keeps `what` from being tried now, if its last tries failed.
+    pub(crate) fn waiting_out(world: &Snapshot, what: BackoffKey) -> Option<Self> {
+        let backoff = world.backoffs.get(&what).filter(|backoff| backoff.until > world.now)?;
+        let (until, because) = (backoff.until, backoff.because.clone());
+        Some(Self::BackingOff { what, until, because })
+    }
+
+    /// When it is tried again or ends by itself, where that is known.
+    pub fn until(&self) -> Option<Timestamp> {
+        if let Self::BackingOff { until, .. } = self { Some(*until) } else { None }
+    }
+
+    /// Since when it is so, where the reason itself says so.
+    pub fn since(&self) -> Option<Timestamp> {
+        if let Self::UnknownToForge { since } = self { Some(*since) } else { None }
     }
 }
 

@@ -6,8 +6,12 @@
 mod demand;
 mod room;
 
-use crate::reason::Wait;
+use std::collections::BTreeSet;
+
+use crate::pool::Pool;
+use crate::reason::{Reason, Wait};
 use crate::snapshot::{Change, Snapshot};
+use crate::tenant::Scope;
 
 /// The outcome of planning.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,4 +26,14 @@ pub struct Plan {
 /// Planning the result again changes nothing.
 pub fn plan(world: &Snapshot) -> Plan {
     demand::serve(world)
+}
+
+/// What would keep another runner of `pool` from being made in any of `scopes`, caps of tenants apart.
+pub(crate) fn obstacles<'a>(
+    world: &Snapshot,
+    pool: &Pool,
+    scopes: impl IntoIterator<Item = &'a Scope>,
+) -> BTreeSet<Reason> {
+    let room = room::Room::new(world);
+    scopes.into_iter().flat_map(|scope| room.obstacles(pool, scope)).collect()
 }

@@ -33,7 +33,7 @@ const WANTED: [&str; 6] = ["linux", "RVV linux", "rvv", "arm", "", "gpu"];
 
 /// Something that may happen. Numbers are taken modulo what there is.
 #[derive(Clone, Debug)]
-enum Step {
+pub(crate) enum Step {
     Delivered { id: u64, state: JobState, runner: Option<Index> },
     Read { id: u64, state: JobState, runner: Option<Index>, age: u64 },
     Missing { id: u64 },
@@ -51,7 +51,7 @@ enum Step {
     Restarts,
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
     let id = 0..20_u64;
     let state = || select(JobState::ALL.to_vec());
     let runner = || prop::option::of(any::<Index>());
@@ -245,7 +245,7 @@ fn happen(world: &mut World, step: &Step) {
     }
 }
 
-fn lived(steps: &[Step]) -> World {
+pub(crate) fn lived(steps: &[Step]) -> World {
     let mut world = World::new(FLEET);
     for step in steps {
         happen(&mut world, step);
