@@ -235,7 +235,7 @@ impl Drive {
                     return Ok(ControlFlow::Continue(()));
                 }
                 Err(StoreError::Fenced { .. }) => return Ok(ControlFlow::Break(End::Fenced)),
-                Err(failure @ StoreError::Unsure { .. }) => {
+                Err(failure @ StoreError::Unknown { .. }) => {
                     warn!("{failure}");
                     return Ok(ControlFlow::Break(End::Unsure));
                 }

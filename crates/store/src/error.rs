@@ -20,7 +20,7 @@ pub enum StoreError {
         "database {place} may have written the last change or not ({detail}): \
          load the books again under a new lease"
     )]
-    Unsure {
+    Unknown {
         /// The database.
         place: Arc<str>,
         /// What happened to the connection.

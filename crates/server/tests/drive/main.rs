@@ -1,0 +1,253 @@
+//! Two replicas, one set of books: the real loop on a virtual clock, with a forge and a provider that fit
+//! in a file. What is told here holds for any store that keeps the same promises as the one in memory.
+
+#![expect(clippy::unwrap_used, reason = "a helper that cannot go on stops the test")]
+
+mod replicas;
+mod wire;
+
+use std::time::Duration;
+
+use remuda::handle::{Standing, Unreached};
+use remuda_core::job::JobState;
+use replicas::{Ground, Wire};
+use tokio::time::Instant;
+
+fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_stands_by_takes_deliveries_and_says_who_leads() {
+    let ground = Ground::new();
+    let a = ground.replica("a").await;
+    a.handle.leads().await.unwrap();
+    let b = ground.replica("b").await;
+    tokio::time::sleep(seconds(2)).await;
+    let Err(Unreached::Standby(text)) = b.handle.ask(|_| ()).await else { panic!("b answered") };
+    assert!(text.starts_with("this replica stands by: a leads since 20"), "{text}");
+    // No wake-up reaches `a`: it looks by itself.
+    b.posts(1).await;
+    tokio::time::sleep(seconds(1)).await;
+    assert_eq!(ground.job(1), JobState::InProgress);
+    ground.finish(1);
+    ground.comes_to_rest().await;
+    ground.closes([a, b]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_standby_takes_over_from_a_dead_leader_and_keeps_what_runs() {
+    let ground = Ground::new();
+    let a = ground.replica("a").await;
+    a.handle.leads().await.unwrap();
+    let b = ground.replica("b").await;
+    for job in 1..=4 {
+        a.posts(job).await;
+    }
+    tokio::time::sleep(seconds(3)).await;
+    assert_eq!(ground.running(), [1, 2, 3, 4]);
+    a.holds_back_registrations();
+    a.posts(5).await;
+    tokio::time::sleep(seconds(1)).await;
+    assert_eq!(ground.registrations(), 5, "its launch is under way");
+    let died = Instant::now();
+    a.kill().await;
+    b.posts(6).await;
+    b.handle.leads().await.unwrap();
+    assert!(died.elapsed() <= seconds(11), "the lease ran out after {:?}", died.elapsed());
+    let led = Instant::now();
+    ground.until("b makes a runner", |truth| truth.is_running(5)).await;
+    assert!(led.elapsed() < seconds(5), "{:?}", led.elapsed());
+    assert_eq!(ground.running(), [1, 2, 3, 4, 5], "the forge hands out the oldest job first");
+    // What was under way with the dead leader is given its time, then replaced, and not begun again.
+    ground.until("job 6 runs", |truth| truth.is_running(6)).await;
+    for job in 1..=6 {
+        ground.finish(job);
+    }
+    ground.comes_to_rest().await;
+    assert_eq!(ground.registrations(), 7, "one for each job, and one that died with its leader");
+    ground.closes([b]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_was_stopped_past_its_lease_does_not_act_on_old_intent() {
+    let ground = Ground::new();
+    let a = ground.replica("a").await;
+    a.handle.leads().await.unwrap();
+    let b = ground.replica("b").await;
+    a.holds_back_registrations();
+    a.posts(1).await;
+    tokio::time::sleep(seconds(1)).await;
+    assert_eq!(ground.registrations(), 1, "its launch is under way");
+    a.stop();
+    b.posts(2).await;
+    b.handle.leads().await.unwrap();
+    ground.until("b makes a runner", |truth| truth.is_running(1)).await;
+    let before = ground.calls_of("a");
+    a.lets_registrations_pass();
+    a.go_on();
+    tokio::time::sleep(seconds(20)).await;
+    assert_eq!(ground.calls_of("a"), before, "a deposed leader began a call");
+    let Standing::Standby { leader: Some(leader), .. } = a.handle.standing() else {
+        panic!("it does not stand by: {:?}", a.handle.standing())
+    };
+    assert_eq!(&*leader.holder, "b");
+    ground.until("job 2 runs", |truth| truth.is_running(2)).await;
+    ground.finish(1);
+    ground.finish(2);
+    ground.comes_to_rest().await;
+    ground.closes([a, b]).await;
+}
+
+/// The worst case: its clock has stood still with it, so that only the store can tell.
+#[tokio::test(start_paused = true)]
+async fn a_deposed_leader_that_knows_nothing_of_it_is_fenced_and_changes_nothing_outside() {
+    let ground = Ground::new();
+    let a = ground.replica("a").await;
+    a.handle.leads().await.unwrap();
+    let b = ground.replica("b").await;
+    a.posts(1).await;
+    ground.until("job 1 runs", |truth| truth.is_running(1)).await;
+    a.stop();
+    a.stop_clock();
+    b.handle.leads().await.unwrap();
+    // Something for either to act on: a runner to remove, and one to make.
+    ground.finish(1);
+    a.store.set(Wire::Deaf);
+    a.go_on();
+    a.posts(2).await;
+    let before = ground.deeds_of("a");
+    tokio::time::sleep(seconds(30)).await;
+    assert_eq!(ground.deeds_of("a"), before, "what was not committed was done");
+    assert!(matches!(a.handle.standing(), Standing::Standby { .. }));
+    ground.until("job 2 runs", |truth| truth.is_running(2)).await;
+    ground.finish(2);
+    ground.comes_to_rest().await;
+    ground.closes([a, b]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_cannot_renew_stands_by_before_another_leads() {
+    let ground = Ground::new();
+    let a = ground.replica("a").await;
+    a.handle.leads().await.unwrap();
+    let b = ground.replica("b").await;
+    a.posts(1).await;
+    ground.until("job 1 runs", |truth| truth.is_running(1)).await;
+    for way in [Wire::Cut, Wire::Hangs] {
+        a.handle.leads().await.unwrap();
+        a.store.set(way);
+        let begun = Instant::now();
+        while matches!(a.handle.standing(), Standing::Leading { .. }) {
+            assert!(matches!(b.handle.standing(), Standing::Standby { .. }), "both lead");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let last = ground.calls_of("a");
+        b.handle.leads().await.unwrap();
+        assert!(begun.elapsed() <= seconds(17), "{:?}", begun.elapsed());
+        tokio::time::sleep(seconds(30)).await;
+        assert_eq!(ground.calls_of("a"), last, "{way:?}: a call without the lease");
+        a.store.set(Wire::Up);
+        b.store.set(Wire::Cut);
+        a.handle.leads().await.unwrap();
+        b.store.set(Wire::Up);
+        assert_eq!(ground.running(), [1]);
+    }
+    ground.finish(1);
+    ground.comes_to_rest().await;
+    ground.expects_errors();
+    ground.closes([a, b]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_commit_of_unknown_outcome_the_books_are_loaded_under_a_new_epoch() {
+    let ground = Ground::new();
+    let a = ground.replica("a").await;
+    for (job, way) in [(1, Wire::LosesTheAnswer), (2, Wire::LosesTheCommit)] {
+        a.handle.leads().await.unwrap();
+        let before = ground.epoch().await;
+        a.store.set(way);
+        a.posts(job).await;
+        ground.until("the job runs", |truth| truth.is_running(job)).await;
+        assert_eq!(ground.epoch().await, before + 1, "{way:?}");
+        // An answer lost after the launch was noted leaves a launch that nobody has begun.
+        assert_eq!(ground.registrations(), usize::try_from(job).unwrap(), "{way:?}");
+    }
+    ground.finish(1);
+    ground.finish(2);
+    ground.comes_to_rest().await;
+    ground.closes([a]).await;
+}
+
+/// A commit of the term before may still be on its way when the store answers again.
+#[tokio::test(start_paused = true)]
+async fn no_term_has_the_epoch_of_the_one_before() {
+    let ground = Ground::new();
+    let a = ground.replica("a").await;
+    a.handle.leads().await.unwrap();
+    let before = ground.epoch().await;
+    a.store.set(Wire::Hangs);
+    while matches!(a.handle.standing(), Standing::Leading { .. }) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(ground.epoch().await, before, "its lease has not run out at the store");
+    a.store.set(Wire::Forgets);
+    a.handle.leads().await.unwrap();
+    assert_eq!(ground.epoch().await, before + 1);
+    ground.closes([a]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wall_clock_that_jumps_ends_no_job_and_stops_no_service() {
+    let ground = Ground::new();
+    let a = ground.replica("a").await;
+    a.handle.leads().await.unwrap();
+    for (job, jump) in [(1, 0), (2, -3_600), (3, 3_600), (4, 86_400), (5, -90_000)] {
+        a.turns_its_clock_by(jump);
+        a.posts(job).await;
+        ground.until("the job runs", |truth| truth.is_running(job)).await;
+        tokio::time::sleep(seconds(30)).await;
+    }
+    assert_eq!(ground.running(), [1, 2, 3, 4, 5]);
+    for job in 1..=5 {
+        ground.finish(job);
+    }
+    ground.comes_to_rest().await;
+    ground.closes([a]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_ends_gives_the_lease_back_and_a_standby_leads_at_once() {
+    let ground = Ground::new();
+    let a = ground.replica("a").await;
+    a.handle.leads().await.unwrap();
+    let b = ground.replica("b").await;
+    a.posts(1).await;
+    ground.until("job 1 runs", |truth| truth.is_running(1)).await;
+    let told = Instant::now();
+    ground.closes([a]).await;
+    b.handle.leads().await.unwrap();
+    assert!(told.elapsed() <= seconds(2), "{:?}", told.elapsed());
+    ground.finish(1);
+    ground.comes_to_rest().await;
+    ground.closes([b]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_runs_on_when_a_replica_is_dropped() {
+    let ground = Ground::new();
+    let a = ground.replica("a").await;
+    a.handle.leads().await.unwrap();
+    a.holds_back_registrations();
+    for job in 1..=3 {
+        a.posts(job).await;
+    }
+    tokio::time::sleep(seconds(1)).await;
+    assert_eq!(ground.registrations(), 3, "launches are under way");
+    a.lets_registrations_pass();
+    a.kill().await;
+    let before = ground.calls_of("a");
+    tokio::time::sleep(seconds(100)).await;
+    assert_eq!(ground.calls_of("a"), before);
+    assert!(ground.is_all_mine(), "something still holds what calls are made to");
+}
