@@ -202,7 +202,7 @@ CREATE TABLE tenant (
     forge TEXT NOT NULL,
     kind TEXT NOT NULL CHECK (kind IN ('user', 'organization', 'enterprise')),
     id INTEGER NOT NULL,
-    login TEXT NOT NULL,
+    login TEXT NOT NULL, logins TEXT NOT NULL DEFAULT '[]', served_at INTEGER,
     PRIMARY KEY (forge, kind, id)
 ) STRICT, WITHOUT ROWID;
 

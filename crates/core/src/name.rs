@@ -104,6 +104,8 @@ names! {
     PoolName = "pool name" by declared;
     /// An image of the fleet file.
     ImageName = "image name" by declared;
+    /// A tenant of the fleet file.
+    TenantName = "tenant name" by declared;
     /// One set of our books: part of every runner's name and every instance's tag.
     InstallationId = "installation id" by declared;
     /// A machine that hosts instances, as its provider calls it.

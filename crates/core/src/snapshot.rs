@@ -11,7 +11,7 @@ use crate::observation::{StrayRegistration, Subject};
 use crate::pool::Capacity;
 use crate::reason::BackoffKey;
 use crate::runner::{Instance, InstanceId, InstanceState, Runner, RunnerId, RunnerState};
-use crate::tenant::{Scope, Tenant, TenantKey};
+use crate::tenant::{Met, Scope, TenantKey};
 use crate::time::Timestamp;
 
 /// A row's new value. Applying one twice is the same as applying it once.
@@ -24,7 +24,7 @@ pub enum Change {
     /// An instance.
     Instance(Box<Instance>),
     /// A tenant.
-    Tenant(Tenant),
+    Tenant(Box<Met>),
     /// A back-off, or its end.
     Backoff(BackoffKey, Option<Backoff>),
     /// A registration nobody explains, or its end.
@@ -172,7 +172,7 @@ pub struct Snapshot {
     pub(crate) jobs: BTreeMap<JobKey, Job>,
     pub(crate) runners: BTreeMap<RunnerId, Runner>,
     pub(crate) instances: BTreeMap<InstanceId, Instance>,
-    pub(crate) tenants: BTreeMap<TenantKey, Tenant>,
+    pub(crate) tenants: BTreeMap<TenantKey, Met>,
     pub(crate) backoffs: BTreeMap<BackoffKey, Backoff>,
     pub(crate) strays: BTreeMap<StrayRegistration, Stray>,
     pub(crate) orphans: BTreeMap<(ProviderName, InstanceId), Orphan>,
@@ -256,7 +256,7 @@ impl Snapshot {
     }
 
     /// Every tenant met.
-    pub fn tenants(&self) -> impl Iterator<Item = &Tenant> {
+    pub fn tenants(&self) -> impl Iterator<Item = &Met> {
         self.tenants.values()
     }
 
@@ -330,8 +330,8 @@ impl Snapshot {
                 }
                 self.instances.insert(instance.id, (**instance).clone());
             }
-            Change::Tenant(tenant) => {
-                self.tenants.insert(tenant.key.clone(), tenant.clone());
+            Change::Tenant(met) => {
+                self.tenants.insert(met.tenant.key.clone(), (**met).clone());
             }
             Change::Backoff(key, value) => put(&mut self.backoffs, key, value.as_ref()),
             Change::Stray(key, value) => {

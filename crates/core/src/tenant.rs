@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::name::{ForgeName, Login, NameError, RepositoryName};
+use crate::time::Timestamp;
 
 /// What kind of account owns a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,13 +46,61 @@ impl fmt::Display for TenantKey {
     }
 }
 
-/// A tenant we have met.
+/// A tenant as a forge tells of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tenant {
     /// Its identity.
     pub key: TenantKey,
-    /// Its name when last seen; accounts can be renamed.
+    /// Its name at that time; accounts can be renamed.
     pub login: Login,
+}
+
+/// A tenant we have met, and what is remembered of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Met {
+    /// As last seen.
+    pub tenant: Tenant,
+    /// The logins that mean it where people write one: those it was the first here to bear. Whoever
+    /// takes the login of an account that was renamed is not taken for it.
+    pub logins: Vec<Login>,
+    /// When a runner was last made for a job of its own: its last turn.
+    pub served_at: Option<Timestamp>,
+}
+
+/// Most logins that mean one tenant; a later one takes the place of the last.
+const LOGINS_MAX: usize = 4;
+
+impl Met {
+    /// What is remembered after one more sighting. `others` are all tenants met so far.
+    pub fn seen<'a>(
+        before: Option<&Self>,
+        tenant: &Tenant,
+        mut others: impl Iterator<Item = &'a Self>,
+    ) -> Self {
+        let mut met = before.cloned().unwrap_or_else(|| Self::from(tenant.clone()));
+        met.tenant.clone_from(tenant);
+        let login = &tenant.login;
+        if before.is_some_and(|before| before.logins.contains(login)) {
+            return met;
+        }
+        let taken = others.any(|other| {
+            other.tenant.key != tenant.key
+                && other.tenant.key.forge == tenant.key.forge
+                && other.logins.contains(login)
+        });
+        met.logins.retain(|known| known != login);
+        if !taken {
+            met.logins.truncate(LOGINS_MAX - 1);
+            met.logins.push(login.clone());
+        }
+        met
+    }
+}
+
+impl From<Tenant> for Met {
+    fn from(tenant: Tenant) -> Self {
+        Self { logins: vec![tenant.login.clone()], tenant, served_at: None }
+    }
 }
 
 /// A repository with its owner.

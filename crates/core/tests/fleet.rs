@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use remuda_core::fleet::{
-    Caps, Fleet, JitBy, Polls, Problems, ProviderKind, SecretRef, Server, Source, parse,
+    Fleet, JitBy, Polls, Problems, ProviderKind, SecretRef, Server, Source, Tenants, Terms, parse,
 };
 use remuda_core::label::LabelSet;
 use remuda_core::name::{ForgeName, Login, PoolName, Resource};
@@ -59,7 +59,7 @@ fn pool(line: &str, expected: &[&str]) {
 fn a_small_fleet_has_every_default() {
     let fleet = good(LAPTOP);
     assert_eq!(fleet.server, Server::default());
-    assert_eq!(fleet.caps, Caps::default());
+    assert_eq!(fleet.tenants, Tenants::default());
     let forge = fleet.forges.values().next().unwrap();
     assert_eq!(forge.group.as_str(), "remuda");
     assert_eq!(forge.polls, Polls::default());
@@ -92,8 +92,9 @@ fn a_whole_fleet_is_read_as_it_is_written() {
     assert_eq!(pool.needs[&Resource::new("cpu").unwrap()], 500);
     assert_eq!(pool.limits.job, Some(Duration::from_hours(6)));
     assert_eq!(pool.limits.boot, Duration::from_mins(10));
-    assert_eq!(fleet.caps.default, 8);
-    assert_eq!(fleet.caps.of(&github, &Login::new("Acme").unwrap()), u32::MAX);
+    assert_eq!(fleet.tenants.default, Terms { cap: 8, floor: 0, weight: 1 });
+    let acme = fleet.tenants.terms_of(&github, &Login::new("Acme").unwrap());
+    assert_eq!(acme, Terms { cap: u32::MAX, floor: 2, weight: 3 });
 }
 
 #[test]
@@ -192,10 +193,6 @@ fn forges_are_checked() {
     );
     let without = with("", "", "", "").replace("token = \"env:T\"\n", "");
     check(&without, &["1:1 forge \"hub\": it has neither an App nor a token"]);
-    check(
-        &with("", "", "", "").replace("forge.hub", "forge.default"),
-        &["1:8 forge \"default\": this name is taken by [tenant.default]"],
-    );
     check(
         &format!("{}[forge.Two]\ntoken = \"env:T\"\n", with("", "", "", "")),
         &[
@@ -314,17 +311,53 @@ fn pools_are_checked() {
 #[test]
 fn tenants_are_checked() {
     let text = with("", "", "", "")
-        + "[tenant.default]\ncap = -1\n[tenant.hbu.acme]\ncap = 1\n\
-        [tenant.hub]\nacme.cap = 1\nACME.cap = 2\nother.cap = \"lots\"\n";
+        + "[tenant.default]\ncap = -1\n\
+        [tenant.a]\nlogin = \"acme\"\nforge = \"hbu\"\n\
+        [tenant.b]\nlogin = \"ACME\"\ncap = 1\nfloor = 2\n\
+        [tenant.c]\nlogin = \"acme\"\nweight = 0\n\
+        [tenant.d]\nlogin = \"acme\"\ncap = \"lots\"\nweight = 1001\n\
+        [tenant.defualt]\ncap = 1\n\
+        [tenant.e]\nid = 9\n\
+        [tenant.f]\nlogin = \"org:acme\"\nkind = \"user\"\n\
+        [tenant.g]\nid = 9\nkind = \"organisation\"\n";
     check(
         &text,
         &[
             "17:7 tenant \"default\": \"cap\" must be from 0 to 4294967295",
-            "18:9 tenant \"hbu\": forge \"hbu\" is not declared",
-            "21:1 tenant \"hub/acme\": this account is named twice; case does not matter",
-            "23:13 tenant \"hub/other\": \"cap\" cannot be \"lots\"",
+            "20:9 tenant \"a\": forge \"hbu\" is not declared",
+            "24:9 tenant \"b\": \"floor\" is 2, but \"cap\" allows 1 at most",
+            "27:10 tenant \"c\": \"weight\" must be from 1 to 1000",
+            "30:7 tenant \"d\": \"cap\" cannot be \"lots\"",
+            "31:10 tenant \"d\": \"weight\" must be from 1 to 1000",
+            "32:9 tenant \"defualt\": it names no account: \"login\" and \"id\" are missing",
+            "34:1 tenant \"e\": \"id\" needs \"kind\"",
+            "37:9 tenant \"f\": \"login\": \"org:acme\" is not a login: write only the account's name",
+            "38:8 tenant \"f\": \"kind\" says of which kind the \"id\" is",
+            "41:8 tenant \"g\": \"kind\" cannot be \"organisation\"",
         ],
     );
+}
+
+#[test]
+fn one_account_has_one_table() {
+    let text = with("", "", "", "")
+        + "[tenant.a]\nlogin = \"acme\"\n[tenant.b]\nlogin = \"ACME\"\n\
+        [tenant.c]\nid = 7\nkind = \"user\"\n[tenant.d]\nid = 7\nkind = \"user\"\n\
+        [tenant.e]\nid = 7\nkind = \"organization\"\n";
+    check(
+        &text,
+        &[
+            "19:9 tenant \"b\": another table declares this login; case does not matter",
+            "24:6 tenant \"d\": another table declares this id",
+        ],
+    );
+}
+
+#[test]
+fn a_floor_that_is_inherited_must_fit_the_cap_too() {
+    let text = with("", "", "", "")
+        + "[tenant.a]\nlogin = \"acme\"\ncap = 1\n[tenant.default]\nfloor = 2\n";
+    check(&text, &["18:7 tenant \"a\": \"floor\" is 2, but \"cap\" allows 1 at most"]);
 }
 
 /// Two pools of equal labels; the second has another image.

@@ -74,7 +74,11 @@ const BASE: &[(&str, &str, Keys)] = &[
     ),
     ("pool.NAME.limits", "[pool.small.limits]", &[]),
     ("tenant.default", "[tenant.default]", &[]),
-    ("tenant.FORGE.LOGIN", "[tenant.github.acme]", &[("cap", "1")]),
+    (
+        "tenant.NAME",
+        "[tenant.acme]",
+        &[("login", "\"acme\""), ("id", "1"), ("kind", "\"organization\"")],
+    ),
 ];
 
 /// [`BASE`] with a key of one section set, or left out.

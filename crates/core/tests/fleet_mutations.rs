@@ -20,7 +20,7 @@ fn places(table: &DeTable<'_>, path: &[&str], into: &mut Places) {
     for (key, value) in table {
         let name: &str = key.get_ref();
         let own = match path {
-            ["forge" | "provider" | "image" | "pool" | "tenant"] | ["tenant", _] => true,
+            ["forge" | "provider" | "image" | "pool" | "tenant"] => true,
             [.., "env" | "needs" | "capacity"] => !matches!(name, "cpu" | "memory"),
             _ => false,
         };
@@ -122,7 +122,6 @@ fn misspelt_headers_are_found_where_they_stand() {
         ("[pool.linux]", "pool"),
         ("[tenant.default]", "tenant"),
         ("[tenant.default]", "default"),
-        ("[tenant.github.acme]", "github"),
     ] {
         for _ in 0..10 {
             let word = misspell(key, &mut random);

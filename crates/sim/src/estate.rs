@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use remuda_core::fleet::{
-    Caps, Fleet, Forge, Image, JitBy, Polls, Process, Provider, ProviderKind,
+    Fleet, Forge, Image, JitBy, Polls, Process, Provider, ProviderKind, Tenants, Terms,
 };
 use remuda_core::label::LabelSet;
 use remuda_core::name::{ForgeName, GroupName, ImageName, Login, PoolName, ProviderName};
@@ -88,7 +88,7 @@ pub(crate) fn fleet() -> Arc<Fleet> {
         providers: providers.into(),
         images: [(image.name.clone(), image)].into(),
         pools: pools.into_iter().map(|pool| (pool.name.clone(), pool)).collect(),
-        caps: Caps { default: 5, named: BTreeMap::new() },
+        tenants: Tenants { default: Terms { cap: 5, ..Terms::default() }, ..Tenants::default() },
         ..Fleet::default()
     })
 }

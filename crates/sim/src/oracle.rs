@@ -35,7 +35,7 @@ pub(crate) fn limits(truth: &Truth, books: &Snapshot) -> Verdict {
         }
     }
     for (owner, count) in of_owner {
-        if count > books.fleet.caps.default {
+        if count > books.fleet.tenants.default.cap {
             return Err(format!("owner {owner} really has {count} runners"));
         }
     }

@@ -363,7 +363,7 @@ impl<R: Rules + Clone> World<R> {
         };
         for (id, job) in &self.truth.jobs {
             let room = job.state == JobState::Queued
-                && of_owner(job.scope.owner().as_str()) < fleet.caps.default as usize
+                && of_owner(job.scope.owner().as_str()) < fleet.tenants.default.cap as usize
                 && fleet.pools.values().any(|pool| {
                     pool.labels.satisfies(&job.labels)
                         && (pool.scopes.is_empty() || pool.scopes.contains(&job.scope))

@@ -455,7 +455,7 @@ fn blocks_the_line(world: &Snapshot) -> Plan {
 fn ignores_caps(world: &Snapshot) -> Plan {
     let mut world = world.clone();
     let mut fleet = (*world.fleet).clone();
-    fleet.caps.default = 1000;
+    fleet.tenants.default.cap = 1000;
     world.fleet = Arc::new(fleet);
     plan(&world)
 }

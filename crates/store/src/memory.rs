@@ -11,7 +11,7 @@ use remuda_core::observation::StrayRegistration;
 use remuda_core::reason::BackoffKey;
 use remuda_core::runner::{Instance, InstanceId, Runner, RunnerId};
 use remuda_core::snapshot::{Backoff, Stray};
-use remuda_core::tenant::{Tenant, TenantKey};
+use remuda_core::tenant::{Met, TenantKey};
 use remuda_core::{Batch, Change, Delivery, Event, Timestamp, WaitChange};
 
 use crate::clock::Clock;
@@ -39,7 +39,7 @@ struct State {
     jobs: BTreeMap<JobKey, JobRow>,
     runners: BTreeMap<RunnerId, Row<Runner>>,
     instances: BTreeMap<InstanceId, Row<Instance>>,
-    tenants: BTreeMap<TenantKey, Tenant>,
+    tenants: BTreeMap<TenantKey, Met>,
     backoffs: BTreeMap<BackoffKey, Backoff>,
     strays: BTreeMap<StrayRegistration, Stray>,
     next: Option<(RunnerId, InstanceId)>,
@@ -257,7 +257,7 @@ impl State {
 
     fn changes(&self) -> Vec<Change> {
         let mut changes: Vec<Change> = Vec::new();
-        changes.extend(self.tenants.values().cloned().map(Change::Tenant));
+        changes.extend(self.tenants.values().cloned().map(Box::new).map(Change::Tenant));
         let jobs = self.jobs.values().filter(|row| row.forgotten_at.is_none());
         changes.extend(jobs.map(|row| Change::Job(Box::new(row.job.clone()))));
         changes.extend(known(&self.runners).map(|row| Change::Runner(Box::new(row.clone()))));
@@ -283,8 +283,8 @@ impl State {
             Change::Job(job) => self.put_job(job),
             Change::Runner(runner) => put_row(&mut self.runners, runner.id, runner),
             Change::Instance(instance) => put_row(&mut self.instances, instance.id, instance),
-            Change::Tenant(tenant) => {
-                self.tenants.insert(tenant.key.clone(), tenant.clone());
+            Change::Tenant(met) => {
+                self.tenants.insert(met.tenant.key.clone(), (**met).clone());
             }
             Change::Backoff(key, value) => put_or_remove(&mut self.backoffs, key, value.as_ref()),
             Change::Stray(key, value) => put_or_remove(&mut self.strays, key, value.as_ref()),

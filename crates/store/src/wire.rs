@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use remuda_core::job::RunnerRef;
 use remuda_core::label::{LabelSet, Wanted};
-use remuda_core::name::{ForgeName, PoolName, ProviderName, Resource, RunnerName};
+use remuda_core::name::{ForgeName, Login, PoolName, ProviderName, Resource, RunnerName};
 use remuda_core::pool::Needs;
 use remuda_core::reason::{BackoffKey, Reason};
 use remuda_core::runner::RunnerId;
@@ -111,6 +111,17 @@ pub(crate) fn runner_refs(text: &str) -> Result<Vec<RunnerRef>, Unreadable> {
         .into_iter()
         .map(|runner| Ok(RunnerRef { id: runner.id, name: RunnerName::new(&runner.name)? }))
         .collect()
+}
+
+/// Logins as a JSON list.
+pub(crate) fn logins_text(logins: &[Login]) -> String {
+    text(&logins.iter().map(Login::as_str).collect::<Vec<_>>())
+}
+
+/// Logins from a JSON list.
+pub(crate) fn logins(text: &str) -> Result<Vec<Login>, Unreadable> {
+    let read = |login: &String| Login::new(login).map_err(Into::into);
+    wire::<Vec<String>>(text)?.iter().map(read).collect()
 }
 
 /// The word for a kind of owner.

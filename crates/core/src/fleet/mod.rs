@@ -9,6 +9,7 @@ mod problem;
 mod read;
 mod schema;
 mod section;
+mod tenants;
 mod value;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use crate::tenant::Scope;
 pub use parse::parse;
 pub use problem::{PROBLEMS_MAX, Problem, Problems, Source};
 pub use schema::{Absent, Key, SCHEMA, Section};
+pub use tenants::{Tenants, Terms, WEIGHT_MAX};
 
 /// A whole fleet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,7 +41,7 @@ pub struct Fleet {
     /// Runners by kind.
     pub pools: BTreeMap<PoolName, Pool>,
     /// How much each tenant may use.
-    pub caps: Caps,
+    pub tenants: Tenants,
 }
 
 impl Fleet {
@@ -241,27 +243,4 @@ impl JitBy {
     /// The variable the official runner reads and removes
     /// (actions/runner, `CommandSettings.cs`: prefix `ACTIONS_RUNNER_INPUT_`).
     pub const OFFICIAL: &'static str = "ACTIONS_RUNNER_INPUT_JITCONFIG";
-}
-
-/// How many runners tenants may have at once.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Caps {
-    /// For tenants not named.
-    pub default: u32,
-    /// For those named.
-    pub named: BTreeMap<(ForgeName, Login), u32>,
-}
-
-impl Default for Caps {
-    fn default() -> Self {
-        // RISE's default for organizations it had no row for.
-        Self { default: 20, named: BTreeMap::new() }
-    }
-}
-
-impl Caps {
-    /// Most runners at once for an account at a forge.
-    pub fn of(&self, forge: &ForgeName, login: &Login) -> u32 {
-        self.named.get(&(forge.clone(), login.clone())).copied().unwrap_or(self.default)
-    }
 }

@@ -12,6 +12,7 @@ use super::problem::{Basis, Found, Place, Problems, Source, show};
 use super::read::{Item, Named, Reader, Table};
 use super::schema::{Absent, ROOT};
 use super::section::{self, Declared};
+use super::tenants::tenants;
 use super::value::quote;
 
 /// Most bytes of one source, some fifteen thousand pools: a tree takes seventy times its text.
@@ -113,7 +114,7 @@ fn fleet(r: &mut Reader, documents: &[Spanned<DeValue<'_>>]) -> Fleet {
         let image = section::image(r, named);
         fleet.images.extend(image.map(|image| (image.name.clone(), image)));
     }
-    fleet.caps = section::tenants(r, part("tenant"), &declared);
+    fleet.tenants = tenants(r, &part("tenant"), &declared);
     let drafts: Vec<_> =
         part("pool").into_iter().filter_map(|named| pools::pool(r, named, &declared)).collect();
     pools::check(r, &drafts, &fleet);
@@ -148,9 +149,7 @@ fn gather<'a>(r: &mut Reader, root: &Table<'a>, parts: &mut Parts<'a>) {
                 r.note(named.at, message, Some(declare(key.name)));
                 continue;
             }
-            // Accounts of one forge may be declared in several sources.
-            let shared = key.name == "tenant" && named.name != "default";
-            if !seen.insert(named.name) && !shared {
+            if !seen.insert(named.name) {
                 let message = format!("{} {} is declared twice", key.name, quote(named.name));
                 r.note(named.at, message, None);
                 continue;
@@ -161,8 +160,7 @@ fn gather<'a>(r: &mut Reader, root: &Table<'a>, parts: &mut Parts<'a>) {
 }
 
 fn declare(kind: &str) -> String {
-    let path = if kind == "tenant" { "FORGE.LOGIN" } else { "NAME" };
-    format!("declare one with its name: [{kind}.{path}]")
+    format!("declare one with its name: [{kind}.NAME]")
 }
 
 /// The names that may be referred to; notes kinds of which there must be one and is none.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::meant::nearest;
 use super::read::{Field, Named, Reader, Table};
 use super::schema::{LIMITS, POOL};
-use super::section::{Declared, amounts, declared_name, scope, served};
+use super::section::{Declared, amounts, declared_name, forge_of, scope, served};
 use super::value::quote;
 use super::{Fleet, ProviderKind};
 use crate::label::{LABELS_MAX, Label, LabelError, LabelSet};
@@ -41,7 +41,7 @@ pub(super) fn pool<'a>(
         let name = r.reference(field, declared.get("image"))?;
         ImageName::new(name).ok()
     });
-    let forge = forge(r, &table, declared);
+    let forge = forge_of(r, &table, declared);
     let scopes = r.set_or_empty(&table, "scopes", scope);
     let group = table.get("group").map(|field| r.parsed(field, GroupName::new));
     let needs = table.get("needs").map_or(Some(BTreeMap::new()), |field| amounts(r, field));
@@ -95,28 +95,6 @@ fn labels(r: &mut Reader, field: Field<'_>) -> Option<LabelSet> {
     }
     let labels = r.distinct(field.key, entries)?;
     LabelSet::parse(labels.iter().map(Label::as_str)).ok()
-}
-
-/// The forge a pool names, or the only one there is.
-fn forge(r: &mut Reader, table: &Table<'_>, declared: &Declared<'_>) -> Option<ForgeName> {
-    let forges = declared.get("forge");
-    let name = match (table.get("forge"), forges) {
-        (Some(field), _) => r.reference(field, forges)?.to_string(),
-        (None, None) => return None,
-        (None, Some(forges)) => {
-            let mut names = forges.iter();
-            let first = names.next()?;
-            if names.next().is_some() {
-                let names: Vec<_> = forges.iter().take(8).map(|name| quote(name)).collect();
-                let help = format!("one of {}", names.join(", "));
-                let message = "\"forge\" is missing, and there are several";
-                r.miss(table.at, message, Some(help));
-                return None;
-            }
-            (*first).to_string()
-        }
-    };
-    ForgeName::new(&name).ok()
 }
 
 fn limits(r: &mut Reader, table: &Table<'_>) -> Option<Limits> {

@@ -3,6 +3,8 @@
 //! The reader looks keys up here, suggestions are drawn from here, and the reference page is
 //! checked against it, so that no key can be read and not described, or described and not read.
 
+use super::tenants::{DEFAULT_TENANT, TENANT};
+
 /// One kind of table in a fleet file.
 #[derive(Debug)]
 pub struct Section {
@@ -49,9 +51,9 @@ pub(super) const SECRETS: &str =
 const SCOPES: &str = "a list of scopes, `org:NAME`, `repo:OWNER/NAME` or `enterprise:NAME`";
 const COUNT: &str = "a whole number from 1";
 const TABLE: &str = "a table";
-const NONE: &[&str] = &[];
+pub(super) const NONE: &[&str] = &[];
 
-const fn key(
+pub(super) const fn key(
     name: &'static str,
     takes: &'static str,
     example: &'static str,
@@ -82,7 +84,7 @@ pub(super) static ROOT: Section = Section {
         part("provider", Required, "What makes instances, by name.", &["providers"]),
         part("image", Required, "What instances run, by name.", &["images"]),
         part("pool", Required, "Runners by kind, by name.", &["pools", "runner", "runners"]),
-        part("tenant", Without("the default cap"), "How much each account may use.", &["tenants"]),
+        part("tenant", Without("its defaults"), "How much each account may use.", &["tenants"]),
     ],
 };
 
@@ -535,21 +537,6 @@ pub(super) static LIMITS: Section = Section {
         ),
     ],
 };
-
-pub(super) static DEFAULT_TENANT: Section = Section {
-    path: "tenant.default",
-    about: "Accounts that are not named.",
-    keys: &[key("cap", CAP, "20", Means("20"), "Most runners at once for each.", CAP_ALSO)],
-};
-
-pub(super) static TENANT: Section = Section {
-    path: "tenant.FORGE.LOGIN",
-    about: "One account of a forge: an organization, a user or an enterprise.",
-    keys: &[key("cap", CAP, "100", Required, "Most runners at once.", CAP_ALSO)],
-};
-
-const CAP: &str = "a whole number or `\"unlimited\"`";
-const CAP_ALSO: &[&str] = &["max", "max_runners", "limit"];
 
 /// Every section a fleet file may hold, in the order of the reference page.
 pub static SCHEMA: [&Section; 16] = [

@@ -8,13 +8,11 @@ use std::net::SocketAddr;
 use toml::de::DeFloat;
 
 use super::meant::{misspells, nearest};
-use super::read::{Field, Item, Named, Reader, kind, whole};
-use super::schema::{
-    APP, ARCHIVE, DEFAULT_TENANT, FORGE, HOOK, IMAGE, POLLS, PROVIDER, SERVER, TENANT,
-};
+use super::read::{Field, Item, Named, Reader, Table, kind, whole};
+use super::schema::{APP, ARCHIVE, FORGE, HOOK, IMAGE, POLLS, PROVIDER, SERVER};
 use super::value::{self, names_secret, quote};
 use super::{
-    App, Archive, Caps, Forge, Hook, Image, JitBy, Polls, Process, Provider, ProviderKind, Server,
+    App, Archive, Forge, Hook, Image, JitBy, Polls, Process, Provider, ProviderKind, Server,
 };
 use crate::name::{ForgeName, GroupName, ImageName, Login, ProviderName, Resource};
 use crate::tenant::Scope;
@@ -39,9 +37,6 @@ pub(super) fn server(r: &mut Reader, item: Item<'_>) -> Option<Server> {
 pub(super) fn forge(r: &mut Reader, named: Named<'_>) -> Option<Forge> {
     r.enter(format!("forge {}", quote(named.name)));
     let name = declared_name(r, named, ForgeName::new);
-    if named.name == "default" {
-        r.note(named.at, "this name is taken by [tenant.default]", None);
-    }
     let table = r.table(&FORGE, named.item)?;
     let kind = table.get("kind").map_or(Some("github"), |kind| r.word(kind, &["github"]));
     let api = match table.get("api") {
@@ -129,6 +124,32 @@ pub(super) fn declared_name<T, E: std::fmt::Display>(
     read: fn(&str) -> Result<T, E>,
 ) -> Option<T> {
     read(named.name).map_err(|why| r.note(named.at, why, None)).ok()
+}
+
+/// The forge a table names, or the only one there is.
+pub(super) fn forge_of(
+    r: &mut Reader,
+    table: &Table<'_>,
+    declared: &Declared<'_>,
+) -> Option<ForgeName> {
+    let forges = declared.get("forge");
+    let name = match (table.get("forge"), forges) {
+        (Some(field), _) => r.reference(field, forges)?.to_string(),
+        (None, None) => return None,
+        (None, Some(forges)) => {
+            let mut names = forges.iter();
+            let first = names.next()?;
+            if names.next().is_some() {
+                let names: Vec<_> = forges.iter().take(8).map(|name| quote(name)).collect();
+                let help = format!("one of {}", names.join(", "));
+                let message = "\"forge\" is missing, and there are several";
+                r.miss(table.at, message, Some(help));
+                return None;
+            }
+            (*first).to_string()
+        }
+    };
+    ForgeName::new(&name).ok()
 }
 
 /// Reads a scope, with a word about what people write instead.
@@ -401,48 +422,4 @@ fn env(r: &mut Reader, field: Field<'_>, jit: Option<&JitBy>) -> Option<BTreeMap
         }
     }
     (r.count() == before).then_some(env)
-}
-
-pub(super) fn tenants(r: &mut Reader, entries: Vec<Named<'_>>, declared: &Declared<'_>) -> Caps {
-    let mut caps = Caps::default();
-    for named in entries {
-        r.enter(format!("tenant {}", quote(named.name)));
-        if named.name == "default" {
-            let table = r.table(&DEFAULT_TENANT, named.item);
-            if let Some(field) = table.and_then(|table| table.get("cap")) {
-                caps.default = cap(r, field).unwrap_or(caps.default);
-            }
-            continue;
-        }
-        let Some(forges) = declared.get("forge") else { continue };
-        if !forges.contains(named.name) {
-            let near = nearest(named.name, forges.iter().copied().chain(["default"]));
-            let help = near
-                .map_or("write [tenant.FORGE.LOGIN] or [tenant.default]".into(), |near| {
-                    format!("did you mean {near:?}?")
-                });
-            r.miss(named.at, format!("forge {} is not declared", quote(named.name)), Some(help));
-            continue;
-        }
-        let forge = ForgeName::new(named.name).ok();
-        for account in r.entries(named.name, named.item) {
-            r.enter(format!("tenant {}", quote(&format!("{}/{}", named.name, account.name))));
-            let login = declared_name(r, account, Login::new);
-            let Some(table) = r.table(&TENANT, account.item) else { continue };
-            let cap = r.required(&table, "cap").and_then(|field| cap(r, field));
-            let Some(key) = forge.clone().zip(login) else { continue };
-            if caps.named.insert(key, cap.unwrap_or(0)).is_some() {
-                r.note(account.at, "this account is named twice; case does not matter", None);
-            }
-        }
-    }
-    caps
-}
-
-/// Reads a cap; "unlimited" is more than any fleet has.
-fn cap(r: &mut Reader, field: Field<'_>) -> Option<u32> {
-    if field.value().is_str() {
-        return r.word(field, &["unlimited"]).map(|_| u32::MAX);
-    }
-    r.number(field, 0..=u64::from(u32::MAX)).and_then(|cap| u32::try_from(cap).ok())
 }

@@ -10,7 +10,7 @@ use crate::name::ForgeName;
 use crate::observation::{JobSeen, Source, Subject};
 use crate::runner::{Outcome, Registration, Runner, RunnerState};
 use crate::snapshot::{Change, Looked, Note, Snapshot};
-use crate::tenant::Scope;
+use crate::tenant::{Met, Scope};
 use crate::time::Timestamp;
 
 /// A read may be answered by a replica that lags behind what we were told by delivery; only one asked
@@ -29,8 +29,10 @@ pub(super) fn seen(world: &Snapshot, seen: &JobSeen) -> Vec<Change> {
     if answered && world.looked.contains_key(&subject) {
         changes.push(Change::Looked(subject, Looked::default()));
     }
-    if world.tenants.get(&seen.tenant.key) != Some(&seen.tenant) {
-        changes.push(Change::Tenant(seen.tenant.clone()));
+    let known = world.tenants.get(&seen.tenant.key);
+    if known.is_none_or(|known| known.tenant != seen.tenant) {
+        let met = Met::seen(known, &seen.tenant, world.tenants.values());
+        changes.push(Change::Tenant(Box::new(met)));
     }
     let old = world.job(&seen.key);
     let new = match old {

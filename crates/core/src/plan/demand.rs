@@ -1,4 +1,5 @@
-//! Demand meets supply: oldest job first over all tenants, and no job waits behind one that is blocked.
+//! Demand meets supply: tenants in turn, each tenant's oldest job first, and no job waits behind one that
+//! is blocked.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque, btree_set};
@@ -6,6 +7,7 @@ use std::sync::Arc;
 
 use super::Plan;
 use super::room::{Room, unfit};
+use super::turns::{Account, Place, Turns};
 use crate::job::{JobKey, JobState};
 use crate::label::{Label, Wanted};
 use crate::name::{ForgeName, PoolName};
@@ -27,9 +29,13 @@ type Supply<'a> = BTreeMap<(&'a PoolName, &'a Scope), VecDeque<Ready>>;
 /// that a plan makes come last, the next plan counts on the same ones for the same jobs.
 type Ready = (u8, RunnerId);
 
+/// The first jobs of a tenant's lines, the oldest on top.
+type Heads<'a> = BinaryHeap<Reverse<(&'a (Timestamp, JobKey), usize)>>;
+
 /// One kind of job on its way through the plan.
 struct Line<'a> {
     class: &'a Class,
+    account: Account,
     /// Pools that could serve it, the fewest needless labels first.
     pools: Vec<&'a Pool>,
     jobs: btree_set::Iter<'a, (Timestamp, JobKey)>,
@@ -40,6 +46,7 @@ struct Line<'a> {
 struct Planner<'a> {
     world: &'a Snapshot,
     room: Room<'a>,
+    turns: Turns<'a>,
     supply: Supply<'a>,
     plan: Plan,
     next_runner: RunnerId,
@@ -50,6 +57,7 @@ pub(super) fn serve(world: &Snapshot) -> Plan {
     let mut planner = Planner {
         world,
         room: Room::new(world),
+        turns: Turns::new(world),
         supply: supply(world),
         plan: Plan::default(),
         next_runner: world.next_runner,
@@ -58,6 +66,7 @@ pub(super) fn serve(world: &Snapshot) -> Plan {
     planner.demand();
     planner.not_demand();
     planner.surplus();
+    planner.plan.changes.extend(planner.turns.changes());
     if planner.next_runner != world.next_runner {
         let (runner, instance) = (planner.next_runner, planner.next_instance);
         planner.plan.changes.push(Change::Next { runner, instance });
@@ -89,31 +98,24 @@ fn is_held_back(world: &Snapshot, runner: &Runner) -> bool {
 
 impl<'a> Planner<'a> {
     fn demand(&mut self) {
-        let pools = Pools::new(self.world);
-        let mut lines: Vec<Line<'a>> = self
-            .world
-            .queue
-            .iter()
-            .map(|(class, jobs)| {
-                let (pools, jobs) = (pools.for_class(class), jobs.iter());
-                let fronts = pools.iter().enumerate().filter_map(|(index, pool)| {
-                    let of_kind = self.supply.get(&(&pool.name, &class.scope))?;
-                    let fit = unfit(pool, class.trust).is_none();
-                    of_kind.front().filter(|_| fit).map(|ready| Reverse((*ready, index)))
-                });
-                Line { class, fronts: fronts.collect(), pools, jobs }
-            })
-            .collect();
-        let mut heads = BinaryHeap::new();
+        let mut lines = self.lines();
+        let mut queues: BTreeMap<Account, Heads<'a>> = BTreeMap::new();
         for (index, line) in lines.iter_mut().enumerate() {
-            heads.extend(line.jobs.next().map(|head| Reverse((head, index))));
+            let queue = queues.entry(line.account).or_default();
+            queue.extend(line.jobs.next().map(|head| Reverse((head, index))));
         }
-        while let Some(Reverse(((_, job), index))) = heads.pop() {
+        let mut turns: BinaryHeap<Reverse<(Place<'a>, Account)>> = BinaryHeap::new();
+        for (account, queue) in &queues {
+            turns.extend(self.next_turn(*account, queue));
+        }
+        while let Some(Reverse((_, account))) = turns.pop() {
+            let Some(queue) = queues.get_mut(&account) else { continue };
+            let Some(Reverse(((_, job), index))) = queue.pop() else { continue };
             let line = &mut lines[index];
             match self.serve_one(line) {
                 Ok(reason) => {
                     self.wait(job, Arc::new([reason]));
-                    heads.extend(line.jobs.next().map(|head| Reverse((head, index))));
+                    queue.extend(line.jobs.next().map(|head| Reverse((head, index))));
                 }
                 Err(obstacles) => {
                     let reasons: Arc<[Reason]> = obstacles.into();
@@ -123,7 +125,34 @@ impl<'a> Planner<'a> {
                     }
                 }
             }
+            turns.extend(self.next_turn(account, queue));
         }
+    }
+
+    fn lines(&mut self) -> Vec<Line<'a>> {
+        let pools = Pools::new(self.world);
+        let mut lines = Vec::new();
+        for (class, jobs) in &self.world.queue {
+            let (account, pools) = (self.turns.of(&class.tenant), pools.for_class(class));
+            let fronts = pools.iter().enumerate().filter_map(|(index, pool)| {
+                let of_kind = self.supply.get(&(&pool.name, &class.scope))?;
+                let fit = unfit(pool, class.trust).is_none();
+                of_kind.front().filter(|_| fit).map(|ready| Reverse((*ready, index)))
+            });
+            let fronts = fronts.collect();
+            lines.push(Line { class, account, pools, jobs: jobs.iter(), fronts });
+        }
+        lines
+    }
+
+    /// The tenant's oldest job, where it stands in the order of service.
+    fn next_turn(
+        &self,
+        account: Account,
+        queue: &Heads<'a>,
+    ) -> Option<Reverse<(Place<'a>, Account)>> {
+        let Reverse(((queued_at, job), _)) = queue.peek()?;
+        Some(Reverse((self.turns.place(account, *queued_at, job), account)))
     }
 
     fn wait(&mut self, job: &JobKey, reasons: Arc<[Reason]>) {
@@ -142,12 +171,13 @@ impl<'a> Planner<'a> {
             let nearest = nearest(self.world, &tenant.forge, scope, wanted);
             return Err(vec![Reason::NoPoolHasLabels { wanted: wanted.clone(), nearest }]);
         }
-        let at_cap = self.room.at_cap(tenant, scope);
+        let at_cap = self.turns.capped(line.account);
         for pool in &line.pools {
             let mut found = self.room.obstacles(pool, scope);
             found.extend(unfit(pool, *trust));
             if found.is_empty() && at_cap.is_none() {
-                return Ok(Reason::RunnerStarting(self.make(pool, scope)));
+                self.turns.turn(line.account);
+                return Ok(Reason::RunnerStarting(self.make(pool, scope, line.account)));
             }
             obstacles.extend(found);
         }
@@ -170,7 +200,7 @@ impl<'a> Planner<'a> {
     }
 
     /// One more runner, with the instance to carry it.
-    fn make(&mut self, pool: &'a Pool, scope: &'a Scope) -> RunnerId {
+    fn make(&mut self, pool: &'a Pool, scope: &'a Scope, account: Account) -> RunnerId {
         let (id, instance) = (self.next_runner, self.next_instance);
         self.next_runner = RunnerId(id.0 + 1);
         self.next_instance = InstanceId(instance.0 + 1);
@@ -211,6 +241,7 @@ impl<'a> Planner<'a> {
             gone_at: None,
         };
         self.room.use_up(pool, scope);
+        self.turns.hold(account);
         self.plan.changes.push(Change::Instance(Box::new(instance)));
         self.plan.changes.push(Change::Runner(Box::new(runner)));
         id
@@ -262,13 +293,14 @@ impl<'a> Planner<'a> {
     }
 
     fn top_up(&mut self, pool: &'a Pool, scope: &'a Scope, missing: usize) {
+        let account = self.turns.of_scope(&pool.forge, scope);
         for _ in 0..missing {
-            let blocked = self.room.owner_at_cap(&pool.forge, scope)
+            let blocked = self.turns.at_cap(account).is_some()
                 || !self.room.obstacles(pool, scope).is_empty();
             if blocked {
                 break;
             }
-            self.make(pool, scope);
+            self.make(pool, scope, account);
         }
     }
 

@@ -5,6 +5,9 @@
 
 mod demand;
 mod room;
+mod turns;
+
+pub use turns::PATIENCE;
 
 use std::collections::BTreeSet;
 

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use crate::fleet::Fleet;
 use crate::job::Trust;
-use crate::name::{ForgeName, Login, NodeName, PoolName, ProviderName, Resource};
+use crate::name::{ForgeName, NodeName, PoolName, ProviderName, Resource};
 use crate::pool::{Audience, Needs, Pool};
 use crate::reason::{BackoffKey, Reason};
 use crate::runner::RunnerState;
 use crate::snapshot::Snapshot;
-use crate::tenant::{Scope, TenantKey};
+use crate::tenant::Scope;
 
 type Free = BTreeMap<NodeName, BTreeMap<Resource, u64>>;
 
@@ -19,7 +19,6 @@ pub(super) struct Room<'a> {
     fleet: &'a Fleet,
     in_pool: BTreeMap<&'a PoolName, u32>,
     at_provider: BTreeMap<&'a ProviderName, u32>,
-    of_owner: BTreeMap<(&'a ForgeName, &'a Login), u32>,
     unproven: BTreeMap<&'a PoolName, u32>,
     unproven_at: BTreeMap<&'a ProviderName, u32>,
     unproven_in: BTreeMap<(&'a ForgeName, &'a Scope), u32>,
@@ -33,14 +32,12 @@ impl<'a> Room<'a> {
             fleet: &world.fleet,
             in_pool: BTreeMap::new(),
             at_provider: BTreeMap::new(),
-            of_owner: BTreeMap::new(),
             unproven: BTreeMap::new(),
             unproven_at: BTreeMap::new(),
             unproven_in: BTreeMap::new(),
             free: world.capacity.iter().map(|(p, c)| (p.clone(), c.nodes.clone())).collect(),
         };
         for runner in world.active_runners() {
-            *room.of_owner.entry(owner(&runner.forge, &runner.scope)).or_default() += 1;
             if runner.state < RunnerState::Idle {
                 *room.unproven.entry(&runner.pool).or_default() += 1;
                 *room.unproven_in.entry((&runner.forge, &runner.scope)).or_default() += 1;
@@ -140,25 +137,10 @@ impl<'a> Room<'a> {
         }
     }
 
-    /// The cap that forbids the tenant one more runner, if it does.
-    pub(super) fn at_cap(&self, tenant: &TenantKey, scope: &Scope) -> Option<Reason> {
-        let owner = owner(&tenant.forge, scope);
-        let cap = self.fleet.caps.of(owner.0, owner.1);
-        (count(&self.of_owner, owner) >= cap)
-            .then(|| Reason::TenantAtCap { tenant: tenant.clone(), cap })
-    }
-
-    /// True if the account that owns `scope` may have no more runners.
-    pub(super) fn owner_at_cap(&self, forge: &ForgeName, scope: &Scope) -> bool {
-        let owner = owner(forge, scope);
-        count(&self.of_owner, owner) >= self.fleet.caps.of(owner.0, owner.1)
-    }
-
     /// Counts one more runner of `pool` in `scope`.
     pub(super) fn use_up(&mut self, pool: &'a Pool, scope: &'a Scope) {
         *self.in_pool.entry(&pool.name).or_default() += 1;
         *self.at_provider.entry(&pool.provider).or_default() += 1;
-        *self.of_owner.entry(owner(&pool.forge, scope)).or_default() += 1;
         *self.unproven.entry(&pool.name).or_default() += 1;
         *self.unproven_at.entry(&pool.provider).or_default() += 1;
         *self.unproven_in.entry((&pool.forge, scope)).or_default() += 1;
@@ -173,10 +155,6 @@ pub(super) fn unfit(pool: &Pool, trust: Trust) -> Option<Reason> {
         (Audience::TrustedOnly, Trust::Unknown) => Some(Reason::TrustUnknown(pool.name.clone())),
         (Audience::TrustedOnly, Trust::Untrusted) => Some(Reason::NotTrusted(pool.name.clone())),
     }
-}
-
-fn owner<'a>(forge: &'a ForgeName, scope: &'a Scope) -> (&'a ForgeName, &'a Login) {
-    (forge, scope.owner())
 }
 
 fn count<K: Ord + Copy>(counts: &BTreeMap<K, u32>, key: K) -> u32 {

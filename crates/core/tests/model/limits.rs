@@ -94,7 +94,7 @@ fn a_tenant_has_no_more_than_its_cap() {
 // W19
 #[test]
 fn a_personal_cap_covers_all_repositories_of_the_user() {
-    let mut world = World::new("pool small labels=x max=99\n cap solo=2");
+    let mut world = World::new("pool small labels=x max=99\n tenant solo cap=2");
     for (id, repository) in [(1, "repo:solo/a"), (2, "repo:solo/b"), (3, "repo:solo/c")] {
         world.hears(queued(id, "x").of(repository));
     }
@@ -104,11 +104,11 @@ fn a_personal_cap_covers_all_repositories_of_the_user() {
 // W19
 #[test]
 fn a_user_and_an_organization_with_one_number_are_two_tenants() {
-    let mut world = World::new("pool small labels=x max=99\n cap acme=1");
+    let mut world = World::new("pool small labels=x max=99\n tenant acme cap=1");
     world.hears(queued(1, "x"));
     world.hears(queued(2, "x"));
     world.hears(queued(3, "x").of("repo:solo/app"));
-    let tenants = world.books().tenants().map(|tenant| (tenant.key.kind, tenant.key.id));
+    let tenants = world.books().tenants().map(|met| (met.tenant.key.kind, met.tenant.key.id));
     assert_eq!(tenants.collect::<Vec<_>>(), [(OwnerKind::User, 7), (OwnerKind::Organization, 7)]);
     assert_eq!((world.why(2), world.why(3)), (vec!["tenant_at_cap"], vec!["runner_starting"]));
 }

@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod explaining;
 #[cfg(test)]
+mod fairness;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod matching;

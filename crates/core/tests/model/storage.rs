@@ -23,7 +23,7 @@ fn a_queued_job_of_an_organization_is_kept_with_all_that_was_told() {
     let attempt = &job.attempt;
     assert_eq!((attempt.number, attempt.state, attempt.queued_at), (1, JobState::Queued, at(12)));
     let tenant = world.books().tenants().next().unwrap();
-    assert_eq!((tenant.key.id, tenant.login.as_str()), (7, "acme"));
+    assert_eq!((tenant.tenant.key.id, tenant.tenant.login.as_str()), (7, "acme"));
 }
 
 // A16 (README.md), W19

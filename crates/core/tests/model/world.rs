@@ -9,7 +9,7 @@ use std::time::Duration;
 use remuda_core::action::Look;
 use remuda_core::controller::{Controller, Seen};
 use remuda_core::fleet::{
-    Caps, Fleet, Forge, Image, JitBy, Polls, Process, Provider, ProviderKind,
+    Fleet, Forge, Image, JitBy, Polls, Process, Provider, ProviderKind, Tenants, Terms,
 };
 use remuda_core::job::{Conclusion, Job, JobKey, JobState, RunnerRef, Title};
 use remuda_core::label::{LabelSet, Wanted};
@@ -47,12 +47,12 @@ pub(crate) fn seconds(count: u64) -> Duration {
 
 /// Reads a fleet, a declaration per line, each a kind, a name and `key=value` words:
 /// `pool small labels=linux,rvv max=2 min_idle=1 scopes=org:acme provider=one needs=cpu:1`,
-/// `provider one max=4 launches=8`, `cap acme=1`.
+/// `provider one max=4 launches=8`, `tenant acme cap=1 floor=1 weight=2` (by login), and
+/// `tenant default cap=5`, above all others.
 pub(crate) fn fleet(text: &str) -> Fleet {
     let mut fleet = Fleet {
         forges: [(forge(), github())].into(),
         images: [(image().name, image())].into(),
-        caps: Caps { default: 20, named: BTreeMap::new() },
         ..Fleet::default()
     };
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -71,15 +71,25 @@ pub(crate) fn fleet(text: &str) -> Fleet {
                 let provider = provider(name, &values);
                 fleet.providers.insert(provider.name.clone(), provider);
             }
-            "cap" => {
-                let (login, cap) = name.split_once('=').unwrap();
-                let key = (forge(), Login::new(login).unwrap());
-                fleet.caps.named.insert(key, cap.parse().unwrap());
-            }
+            "tenant" => tenant_terms(&mut fleet.tenants, name, &values),
             other => panic!("{other:?} is no kind of declaration"),
         }
     }
     fleet
+}
+
+fn tenant_terms(tenants: &mut Tenants, name: &str, values: &BTreeMap<&str, &str>) {
+    let default = tenants.default;
+    let terms = Terms {
+        cap: number(values, "cap", default.cap),
+        floor: number(values, "floor", default.floor),
+        weight: number(values, "weight", default.weight),
+    };
+    if name == "default" {
+        tenants.default = terms;
+    } else {
+        tenants.by_login.insert((forge(), Login::new(name).unwrap()), (None, terms));
+    }
 }
 
 fn github() -> Forge {

@@ -21,6 +21,10 @@ pub(super) struct Migration {
 pub(super) const MIGRATIONS: &[Migration] = &[
     Migration { number: 1, sql: include_str!("../../migrations/sqlite/0001_initial.sql") },
     Migration { number: 2, sql: include_str!("../../migrations/sqlite/0002_lease_taken_at.sql") },
+    Migration {
+        number: 3,
+        sql: include_str!("../../migrations/sqlite/0003_tenant_logins_and_turns.sql"),
+    },
 ];
 
 impl Migration {

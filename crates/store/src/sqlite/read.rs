@@ -104,7 +104,7 @@ pub(super) fn books(connection: &Connection) -> rusqlite::Result<Books> {
 
 fn changes(connection: &Connection) -> rusqlite::Result<Vec<Change>> {
     let mut tenants = rows(connection, sql::TENANTS, [], row::tenant)?;
-    tenants.sort_by(|a, b| a.key.cmp(&b.key));
+    tenants.sort_by(|a, b| a.tenant.key.cmp(&b.tenant.key));
     let mut jobs: Vec<Job> = rows(connection, &sql::JOBS, [], row::job)?;
     jobs.sort_by(|a, b| a.key.cmp(&b.key));
     let mut runners: Vec<Runner> = rows(connection, &sql::RUNNERS, [], row::runner)?;
@@ -117,7 +117,7 @@ fn changes(connection: &Connection) -> rusqlite::Result<Vec<Change>> {
     strays.sort_by(|a, b| a.0.cmp(&b.0));
     let next = connection.prepare_cached(sql::NEXT)?.query_row([], row::next).optional()?;
 
-    let mut changes: Vec<Change> = tenants.into_iter().map(Change::Tenant).collect();
+    let mut changes: Vec<Change> = tenants.into_iter().map(Box::new).map(Change::Tenant).collect();
     changes.extend(jobs.into_iter().map(|job| Change::Job(Box::new(job))));
     changes.extend(runners.into_iter().map(|runner| Change::Runner(Box::new(runner))));
     changes.extend(instances.into_iter().map(|instance| Change::Instance(Box::new(instance))));

@@ -13,7 +13,7 @@ use remuda_core::runner::{
     Runner, RunnerId, RunnerState, Since,
 };
 use remuda_core::snapshot::{Backoff, Stray};
-use remuda_core::tenant::{Tenant, TenantKey};
+use remuda_core::tenant::{Met, Tenant, TenantKey};
 use remuda_core::{Delivery, Event, Timestamp, WaitChange};
 use rusqlite::Row;
 use rusqlite::types::Type;
@@ -148,13 +148,17 @@ pub(super) fn delivery(row: &Row<'_>) -> Read<(u64, Delivery)> {
     Ok((id(row, "sequence")?, delivery))
 }
 
-pub(super) fn tenant(row: &Row<'_>) -> Read<Tenant> {
+pub(super) fn tenant(row: &Row<'_>) -> Read<Met> {
     let key = TenantKey {
         forge: text(row, "forge", str::parse)?,
         kind: text(row, "kind", wire::owner_kind)?,
         id: id(row, "id")?,
     };
-    Ok(Tenant { key, login: text(row, "login", str::parse)? })
+    Ok(Met {
+        tenant: Tenant { key, login: text(row, "login", str::parse)? },
+        logins: text(row, "logins", wire::logins)?,
+        served_at: optional_at(row, "served_at")?,
+    })
 }
 
 pub(super) fn job(row: &Row<'_>) -> Read<Job> {

@@ -80,7 +80,7 @@ pub(super) static PUT_RUNNER: LazyLock<String> =
 pub(super) static PUT_INSTANCE: LazyLock<String> =
     LazyLock::new(|| upsert("instance", INSTANCE_COLUMNS, 1));
 pub(super) static PUT_TENANT: LazyLock<String> =
-    LazyLock::new(|| upsert("tenant", "forge, kind, id, login", 3));
+    LazyLock::new(|| upsert("tenant", "forge, kind, id, login, logins, served_at", 3));
 pub(super) static PUT_BACKOFF: LazyLock<String> =
     LazyLock::new(|| upsert("backoff", "kind, name, scope, failures, until, because, is_full", 3));
 pub(super) static PUT_STRAY: LazyLock<String> =
@@ -102,7 +102,7 @@ AND id = (SELECT instance FROM runner WHERE id = ?1 AND forgotten_at IS NULL)";
 pub(super) const FORGET_RUNNER: &str =
     "UPDATE runner SET forgotten_at = ?2 WHERE id = ?1 AND forgotten_at IS NULL";
 
-pub(super) const TENANTS: &str = "SELECT forge, kind, id, login FROM tenant";
+pub(super) const TENANTS: &str = "SELECT forge, kind, id, login, logins, served_at FROM tenant";
 pub(super) static JOBS: LazyLock<String> = LazyLock::new(|| {
     format!(
         "SELECT {JOB_COLUMNS}, number, state, runner_id, runner_name, conclusion, queued_at, \

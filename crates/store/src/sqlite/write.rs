@@ -8,7 +8,7 @@ use remuda_core::observation::StrayRegistration;
 use remuda_core::reason::BackoffKey;
 use remuda_core::runner::{Instance, Outcome, Runner, RunnerState};
 use remuda_core::snapshot::{Backoff, Stray};
-use remuda_core::tenant::Tenant;
+use remuda_core::tenant::{Met, Tenant};
 use remuda_core::{Batch, Change, Delivery, Event, Timestamp, WaitChange};
 use rusqlite::{Connection, OptionalExtension as _, Params, params};
 
@@ -243,10 +243,16 @@ fn put_instance(connection: &Connection, instance: &Instance) -> rusqlite::Resul
     run(connection, &sql::PUT_INSTANCE, values).map(|_| ())
 }
 
-fn put_tenant(connection: &Connection, tenant: &Tenant) -> rusqlite::Result<()> {
-    let Tenant { key, login } = tenant;
-    let values =
-        params![key.forge.as_str(), key.kind.as_str(), key.id.cast_signed(), login.as_str()];
+fn put_tenant(connection: &Connection, met: &Met) -> rusqlite::Result<()> {
+    let Met { tenant: Tenant { key, login }, logins, served_at } = met;
+    let values = params![
+        key.forge.as_str(),
+        key.kind.as_str(),
+        key.id.cast_signed(),
+        login.as_str(),
+        wire::logins_text(logins),
+        millis(*served_at),
+    ];
     run(connection, &sql::PUT_TENANT, values).map(|_| ())
 }
 

@@ -21,7 +21,7 @@ use remuda_core::runner::{
     Runner, RunnerId, RunnerState, Since,
 };
 use remuda_core::snapshot::{Backoff, Stray};
-use remuda_core::tenant::{OwnerKind, Repository, Scope, Tenant, TenantKey};
+use remuda_core::tenant::{Met, OwnerKind, Repository, Scope, Tenant, TenantKey};
 use remuda_core::{Change, Delivery, Event, Timestamp, WaitChange};
 
 /// Few names, so that rows meet.
@@ -89,6 +89,12 @@ fn tenant_key() -> impl Strategy<Value = TenantKey> {
         kind,
         id,
     })
+}
+
+fn met() -> impl Strategy<Value = Met> {
+    (tenant_key(), login(), vec(login(), 0..4), option::of(instant())).prop_map(
+        |(key, login, logins, served_at)| Met { tenant: Tenant { key, login }, logins, served_at },
+    )
 }
 
 pub(crate) fn job_key() -> impl Strategy<Value = JobKey> {
@@ -285,7 +291,7 @@ pub(crate) fn change() -> impl Strategy<Value = Change> {
         3 => job().prop_map(|job| Change::Job(Box::new(job))),
         3 => runner().prop_map(|runner| Change::Runner(Box::new(runner))),
         2 => instance().prop_map(|instance| Change::Instance(Box::new(instance))),
-        1 => (tenant_key(), login()).prop_map(|(key, login)| Change::Tenant(Tenant { key, login })),
+        1 => met().prop_map(|met| Change::Tenant(Box::new(met))),
         2 => (backoff_key(), option::of(backoff())).prop_map(|(key, it)| Change::Backoff(key, it)),
         2 => (stray_key(), option::of(stray())).prop_map(|(key, it)| Change::Stray(key, it)),
         1 => (runner_id(), instance_id())

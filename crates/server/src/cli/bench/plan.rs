@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Args;
-use remuda_core::fleet::{Caps, Fleet, Process, Provider, ProviderKind};
+use remuda_core::fleet::{Fleet, Process, Provider, ProviderKind, Tenants, Terms};
 use remuda_core::job::{Attempt, Job, JobKey, JobState, Title, Trust};
 use remuda_core::label::{LabelSet, Wanted};
 use remuda_core::name::{
@@ -174,14 +174,17 @@ fn fleet() -> Fleet {
     Fleet {
         providers: [(provider(), farm)].into(),
         pools: (0..POOLS).map(|number| (pool_name(number), pool(number))).collect(),
-        caps: Caps { default: u32::MAX, named: BTreeMap::new() },
+        tenants: Tenants {
+            default: Terms { cap: u32::MAX, ..Terms::default() },
+            ..Tenants::default()
+        },
         ..Fleet::default()
     }
 }
 
 fn tenants() -> Vec<Change> {
     let tenant = |number| Tenant { key: tenant_key(number), login: login(number) };
-    (0..TENANTS).map(tenant).map(Change::Tenant).collect()
+    (0..TENANTS).map(|number| Change::Tenant(Box::new(tenant(number).into()))).collect()
 }
 
 /// Ten in each pool: seven busy, one idle, one starting, one not begun.
