@@ -6,8 +6,6 @@ mod codes;
 mod pool;
 mod runner;
 
-use std::fmt;
-
 use crate::reason::Reason;
 use crate::time::Timestamp;
 
@@ -86,14 +84,15 @@ pub enum About {
     Provider,
 }
 
-impl fmt::Display for About {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl About {
+    /// As shown to people and programs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
             Self::Job => "job",
             Self::Runner => "runner",
             Self::Pool => "pool",
             Self::Provider => "provider",
-        })
+        }
     }
 }
 

@@ -18,9 +18,10 @@ use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::rfc3339;
+use crate::explanation::{self, Explanation};
 use crate::handle::{Handle, Standing, Unreached};
 use crate::perform::Outside;
-use crate::view::{self, EventRow, Explanation, Finding};
+use crate::view::{self, EventRow, Finding};
 
 /// Events read at once to explain a job.
 const EVENTS_PER_PAGE: u32 = 10_000;
@@ -106,12 +107,14 @@ impl Api {
     ) -> anyhow::Result<()> {
         let routes = Router::new()
             .route("/v1/jobs", get(jobs))
-            .route("/v1/jobs/{*id}", get(explain))
+            .route("/v1/jobs/{*id}", get(explain_job))
             .route("/v1/runners", get(runners))
             .route("/v1/runners/{id}", get(runner))
             .route("/v1/runners/{id}/logs", get(logs))
             .route("/v1/runners/{id}/order", post(order))
             .route("/v1/pools", get(pools))
+            .route("/v1/providers", get(providers))
+            .route("/v1/explain/{noun}/{id}", get(explain))
             .route("/v1/doctor", get(doctor))
             .with_state(self);
         axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned()).await?;
@@ -145,28 +148,54 @@ async fn pools(State(api): State<Api>) -> Reply {
     Ok(Json(rows).into_response())
 }
 
-async fn explain(State(api): State<Api>, UrlPath(id): UrlPath<String>) -> Reply {
+async fn providers(State(api): State<Api>) -> Reply {
+    let rows = api.handle.ask(view::providers).await.map_err(|why| unreached(&why))?;
+    Ok(Json(rows).into_response())
+}
+
+async fn explain_job(State(api): State<Api>, UrlPath(id): UrlPath<String>) -> Reply {
     let wanted = id.clone();
     let found = api.handle.ask(move |controller| {
-        let keys = view::find_jobs(controller, &wanted);
-        keys.iter().filter_map(|key| view::explain(controller, key)).collect::<Vec<Explanation>>()
+        let keys = explanation::find_jobs(controller, &wanted);
+        keys.iter().filter_map(|key| explanation::job(controller, key)).collect::<Vec<_>>()
     });
     let mut found = found.await.map_err(|why| unreached(&why))?;
     if found.len() > 1 {
-        let ids: Vec<_> = found.iter().map(|e| e.job.id.clone()).collect();
+        let ids: Vec<_> = found.iter().map(|e| e.id.clone()).collect();
         let text = format!("{id} is the number of several jobs: say one of {}", ids.join(", "));
         return Err(problem(StatusCode::CONFLICT, text));
     }
-    let Some(mut explanation) = found.pop() else {
+    let Some(explanation) = found.pop() else {
         let text = format!(
             "no job {id} is known; `remuda get jobs --all` lists those that are. A job whose delivery \
              was lost is found by the next listing of its scope"
         );
         return Err(problem(StatusCode::NOT_FOUND, text));
     };
-    explanation.events = events_of(&*api.store, &explanation)
-        .await
-        .map_err(|e| problem(StatusCode::SERVICE_UNAVAILABLE, e.to_string()))?;
+    told(&api, explanation).await
+}
+
+async fn explain(State(api): State<Api>, UrlPath((noun, id)): UrlPath<(String, String)>) -> Reply {
+    let (what, name) = (noun.clone(), id.clone());
+    let found = api.handle.ask(move |controller| match what.as_str() {
+        "runner" => explanation::runner(controller, RunnerId(name.parse().ok()?)),
+        "pool" => explanation::pool(controller, &name),
+        "provider" => explanation::provider(controller, &name),
+        _ => None,
+    });
+    let Some(explanation) = found.await.map_err(|why| unreached(&why))? else {
+        let text = format!("no {noun} {id} is known; `remuda get {noun}s` lists those that are");
+        return Err(problem(StatusCode::NOT_FOUND, text));
+    };
+    told(&api, explanation).await
+}
+
+async fn told(api: &Api, mut explanation: Explanation) -> Reply {
+    if ["job", "runner"].contains(&explanation.about.as_str()) {
+        explanation.events = events_of(&*api.store, &explanation)
+            .await
+            .map_err(|e| problem(StatusCode::SERVICE_UNAVAILABLE, e.to_string()))?;
+    }
     Ok(Json(explanation).into_response())
 }
 
@@ -176,7 +205,7 @@ async fn events_of(
     explanation: &Explanation,
 ) -> Result<Vec<EventRow>, StoreError> {
     let of_job = |event: &EventRow| {
-        event.job.as_ref() == Some(&explanation.job.id)
+        explanation.job.as_ref().is_some_and(|job| event.job.as_ref() == Some(&job.id))
             || event.runner.is_some_and(|id| explanation.runners.iter().any(|row| row.id == id))
     };
     let mut found = std::collections::VecDeque::new();

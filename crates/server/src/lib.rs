@@ -6,6 +6,7 @@ pub mod clock;
 mod drive;
 mod env;
 pub mod exit;
+pub mod explanation;
 pub mod handle;
 mod intake;
 pub mod lead;

@@ -1,12 +1,13 @@
 //! What people and programs are shown: plain rows read off the controller, the same for the command
 //! line and for `-o json`.
 
-use remuda_core::job::{Job, JobKey};
-use remuda_core::name::PoolName;
+use remuda_core::explain;
+use remuda_core::fleet::Provider;
+use remuda_core::job::Job;
 use remuda_core::pool::Pool;
 use remuda_core::reason::BackoffKey;
-use remuda_core::runner::{Instance, InstanceState, Runner, RunnerId, RunnerState};
-use remuda_core::{Controller, Event, Reason, Timestamp};
+use remuda_core::runner::{Instance, InstanceState, Runner, RunnerState};
+use remuda_core::{Controller, Event, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::rfc3339;
@@ -106,30 +107,17 @@ pub struct PoolRow {
     pub backoff: Option<String>,
 }
 
-/// Why a job is where it is.
+/// A provider, on one line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Explanation {
-    /// The job.
-    pub job: JobRow,
-    /// Since when the reasons are these, RFC 3339.
-    pub since: Option<String>,
-    /// Each reason it is not running.
-    pub reasons: Vec<ReasonRow>,
-    /// The pools its reasons name, and that of its runner.
-    pub pools: Vec<PoolRow>,
-    /// The runner that has or had it, or those on their way to it.
-    pub runners: Vec<RunnerRow>,
-    /// What happened to it and to its runner so far, oldest first.
-    pub events: Vec<EventRow>,
-}
-
-/// A reason, for people and for programs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReasonRow {
-    /// A stable word.
-    pub code: String,
-    /// A sentence.
-    pub text: String,
+pub struct ProviderRow {
+    /// Its name.
+    pub name: String,
+    /// Most instances, if there is a limit.
+    pub max: Option<u32>,
+    /// Instances that exist or are on their way.
+    pub instances: u32,
+    /// How it stands, as codes of docs/codes.md.
+    pub codes: Vec<String>,
 }
 
 /// Something that happened.
@@ -143,6 +131,8 @@ pub struct EventRow {
     pub job: Option<String>,
     /// The runner it is about.
     pub runner: Option<u64>,
+    /// The pool it is about.
+    pub pool: Option<String>,
     /// What.
     pub text: String,
 }
@@ -257,80 +247,20 @@ pub fn pool(controller: &Controller, pool: &Pool) -> PoolRow {
     }
 }
 
-/// The jobs a person may mean by `id`: `FORGE/NUMBER`, or the number alone.
-pub fn find_jobs(controller: &Controller, id: &str) -> Vec<JobKey> {
-    let meant = |key: &&JobKey| key.to_string() == id || key.native.to_string() == id;
-    controller.world().jobs().map(|job| &job.key).filter(meant).cloned().collect()
-}
-
-/// Why a job is where it is, without its events.
-pub fn explain(controller: &Controller, key: &JobKey) -> Option<Explanation> {
-    let row = controller.world().job(key)?;
+/// Every declared provider with what it carries.
+pub fn providers(controller: &Controller) -> Vec<ProviderRow> {
     let world = controller.world();
-    let waits = controller.reasons(key);
-    let reasons = waits.map(|(_, reasons)| &**reasons).unwrap_or_default();
-    let of_job = |runner: &&Runner| {
-        runner.job.as_ref() == Some(key)
-            || row.attempt.runner.as_ref().is_some_and(|found| found.name == runner.name)
-            || reasons.iter().any(|reason| named_runner(reason) == Some(runner.id))
+    let row = |provider: &Provider| {
+        let held = world.existing_instances().filter(|one| one.provider == provider.name);
+        let standings = explain::provider(world, provider);
+        ProviderRow {
+            name: provider.name.to_string(),
+            max: provider.max,
+            instances: u32::try_from(held.count()).unwrap_or(u32::MAX),
+            codes: standings.iter().map(|standing| standing.code.into()).collect(),
+        }
     };
-    let of_job: Vec<&Runner> = world.runners().filter(of_job).collect();
-    let tried = |declared: &&Pool| {
-        of_job.iter().any(|runner| runner.pool == declared.name)
-            || reasons.iter().any(|reason| named_pool(reason) == Some(&declared.name))
-    };
-    let tried = world.fleet.pools.values().filter(tried);
-    Some(Explanation {
-        job: job(controller, row),
-        since: waits.map(|(since, _)| rfc3339(since)),
-        reasons: reasons.iter().map(reason).collect(),
-        pools: tried.map(|declared| pool(controller, declared)).collect(),
-        runners: of_job.iter().map(|row| runner(row, world.instance(row.instance))).collect(),
-        events: Vec::new(),
-    })
-}
-
-/// The runner a reason is about, if it is about one.
-fn named_runner(reason: &Reason) -> Option<RunnerId> {
-    match reason {
-        Reason::RunnerStarting(id) | Reason::RunnerIdle(id) => Some(*id),
-        Reason::HeldByForge
-        | Reason::NoPoolHasLabels { .. }
-        | Reason::PoolFull(_)
-        | Reason::ProviderFull(_)
-        | Reason::NoNodeHasRoom(_)
-        | Reason::TenantAtCap { .. }
-        | Reason::BackingOff { .. }
-        | Reason::Proving { .. }
-        | Reason::TrustUnknown(_)
-        | Reason::NotTrusted(_)
-        | Reason::UnknownToForge { .. } => None,
-    }
-}
-
-/// The pool a reason is about, if it is about one.
-fn named_pool(reason: &Reason) -> Option<&PoolName> {
-    match reason {
-        Reason::NoPoolHasLabels { nearest, .. } => nearest.as_ref().map(|(pool, _)| pool),
-        Reason::PoolFull(pool)
-        | Reason::NoNodeHasRoom(pool)
-        | Reason::TrustUnknown(pool)
-        | Reason::NotTrusted(pool) => Some(pool),
-        Reason::BackingOff { what, .. } | Reason::Proving { what } => match what {
-            BackoffKey::Pool(pool) => Some(pool),
-            BackoffKey::Provider(_) | BackoffKey::Scope(..) => None,
-        },
-        Reason::HeldByForge
-        | Reason::ProviderFull(_)
-        | Reason::TenantAtCap { .. }
-        | Reason::RunnerStarting(_)
-        | Reason::RunnerIdle(_)
-        | Reason::UnknownToForge { .. } => None,
-    }
-}
-
-fn reason(reason: &Reason) -> ReasonRow {
-    ReasonRow { code: reason.code().into(), text: reason.to_string() }
+    world.fleet.providers.values().map(row).collect()
 }
 
 /// An event as a row.
@@ -340,6 +270,7 @@ pub fn event(sequence: u64, event: &Event) -> EventRow {
         at: rfc3339(event.at),
         job: event.job.as_ref().map(ToString::to_string),
         runner: event.runner.map(|id| id.0),
+        pool: event.pool.as_ref().map(ToString::to_string),
         text: event.text.to_string(),
     }
 }

@@ -288,6 +288,49 @@ async fn a_jobs_story_is_told_with_its_reasons_its_pool_and_what_has_happened() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn runners_pools_and_providers_are_explained_by_codes_that_have_a_meaning() {
+    let site = served().await;
+    let estate = &site.estate;
+    let state = estate.state();
+    situations(estate);
+    let runners =
+        rows(estate, &["get", "runners"], |rows| with(rows, "state", "busy").count() == 2);
+    let busy = with(&runners, "state", "busy").next().unwrap();
+    let (id, name) = (busy["id"].to_string(), busy["name"].as_str().unwrap());
+    for (about, name, expected) in [
+        ("runner", name, &["running_job"][..]),
+        ("pool", "rvv", &["pool_full", "wanted"]),
+        ("provider", "local", &["answering"]),
+    ] {
+        let told = remuda(&state, &["explain", about, name, "-o", "json"]).json();
+        assert_eq!(
+            keys(&told),
+            ["about", "events", "id", "job", "pools", "reasons", "runners"],
+            "{about}"
+        );
+        let reasons = told["reasons"].as_array().unwrap();
+        let codes: Vec<_> = reasons.iter().map(|row| row["code"].as_str().unwrap()).collect();
+        assert_eq!(codes, expected, "{about}");
+        assert_eq!(keys(&reasons[0]), ["actor", "code", "cure", "next", "since", "text"]);
+        let mut command = program(&state, &["explain", about, name]);
+        command.env("COLUMNS", "80");
+        let told = ran(command).out;
+        assert!(told.contains("How it stands:") && told.contains(expected[0]), "{told}");
+        assert!(told.lines().all(|line| line.chars().count() <= 80), "{told}");
+        for code in codes {
+            let meaning = remuda(&state, &["explain", "code", code]);
+            assert!(meaning.code == 0 && meaning.out.contains("ends when"), "{meaning:?}");
+        }
+    }
+    let events = remuda(&state, &["explain", "runner", &id, "-o", "json"]).json();
+    assert!(events["events"].as_array().unwrap().len() > 2, "{events}");
+    assert!(remuda(&state, &["get", "providers"]).out.contains("answering"));
+    remuda(&state, &["explain", "pool", "big"]).refused(66, &["no pool big", "remuda get pools"]);
+    remuda(&state, &["explain", "code", "tired"]).refused(66, &["no code \"tired\"", "pool_full"]);
+    assert_eq!(site.stop(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_person_holds_releases_and_drains_a_runner_and_reads_its_output() {
     let site = served().await;
     let estate = &site.estate;

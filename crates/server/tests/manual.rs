@@ -273,20 +273,6 @@ fn every_variable_is_in_the_manual_and_none_that_is_not_read() {
     assert_eq!(written, read);
 }
 
-#[test]
-fn every_reason_a_job_may_wait_for_is_in_the_manual() {
-    let source = page("crates/core/src/reason.rs");
-    let (_, codes) = source.split_once("fn code(").unwrap();
-    let codes: BTreeSet<_> = codes
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("Self::")?.split('"').nth(1))
-        .map(str::to_owned)
-        .collect();
-    assert!(codes.len() > 10, "{codes:?}");
-    let written = column(&page("docs/manual.md"), "## Trouble").into_iter().collect();
-    assert_eq!(codes, written);
-}
-
 /// The program's words in a line of the shell, up to where the shell does something with the rest.
 fn words(line: &str) -> Vec<String> {
     let mut words = Vec::new();

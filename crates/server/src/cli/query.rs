@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 use remuda_core::Timestamp;
 use serde::Serialize;
@@ -11,9 +12,10 @@ use super::table::{Cell, Page, ago, cell, render, state};
 use super::{Output, State, note, put, runtime, say};
 use crate::clock::now;
 use crate::exit::Exit;
-use crate::view::{Explanation, JobRow, PoolRow, RunnerRow};
+use crate::explanation::Explanation;
+use crate::view::{JobRow, PoolRow, ProviderRow, RunnerRow};
 
-/// List jobs, runners or pools
+/// List jobs, runners, pools or providers
 ///
 /// Ages count from when the thing entered the state it is in. With standard output not a terminal, a row
 /// is one line unless COLUMNS is set.
@@ -45,6 +47,9 @@ enum Noun {
     /// Runners by kind, as the fleet file declares them
     #[value(alias = "pool")]
     Pools,
+    /// What makes instances
+    #[value(alias = "provider")]
+    Providers,
 }
 
 impl Get {
@@ -66,6 +71,11 @@ impl Get {
                 Noun::Pools => {
                     let rows: Vec<PoolRow> = client.get(&["v1", "pools"], &[]).await?;
                     self.show(&rows, "no pool is declared", &POOLS, |row, _| pool_cells(row))
+                }
+                Noun::Providers => {
+                    let rows: Vec<ProviderRow> = client.get(&["v1", "providers"], &[]).await?;
+                    let cells = |row: &ProviderRow, _| provider_cells(row);
+                    self.show(&rows, "no provider is declared", &PROVIDERS, cells)
                 }
             }
         })
@@ -151,6 +161,13 @@ fn pool_cells(row: &PoolRow) -> Vec<Cell> {
         cell(row.labels.join(", ")),
         cell(row.backoff.as_deref().unwrap_or_default()),
     ]
+}
+
+const PROVIDERS: [&str; 3] = ["PROVIDER", "USED", "HOW IT STANDS"];
+
+fn provider_cells(row: &ProviderRow) -> Vec<Cell> {
+    let most = row.max.map_or_else(|| "any".to_owned(), |max| max.to_string());
+    vec![cell(&row.name), cell(format!("{}/{most}", row.instances)), cell(row.codes.join(", "))]
 }
 
 /// A job as people name it: the forge's number for it, or `FORGE/NUMBER`.
@@ -262,6 +279,7 @@ impl Describe {
             match self.what {
                 One::Job { id, how } => {
                     let job = id.ask(&Client::new(&how.state)?).await?.job;
+                    let job = job.context("the server told nothing of the job itself")?;
                     how.show(&job, &job_facts(&job))
                 }
                 One::Runner { id, how } => {
