@@ -8,6 +8,8 @@ mod explaining;
 #[cfg(test)]
 mod fairness;
 #[cfg(test)]
+mod incidents;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod matching;

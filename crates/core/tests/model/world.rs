@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use remuda_core::action::Look;
-use remuda_core::controller::{Controller, Seen};
+use remuda_core::controller::{Controller, Rules, Seen};
 use remuda_core::fleet::{
     Fleet, Forge, Image, JitBy, Polls, Process, Provider, ProviderKind, Tenants, Terms,
 };
@@ -23,7 +23,9 @@ use remuda_core::observation::{
 use remuda_core::pool::{Audience, Capacity, Limits, Pool};
 use remuda_core::runner::{InstanceId, Runner, RunnerId, RunnerState};
 use remuda_core::tenant::{OwnerKind, Repository, Scope, Tenant, TenantKey};
-use remuda_core::{Action, Batch, Snapshot, Timestamp, Turn, check};
+use remuda_core::{
+    Action, Batch, Change, Plan, Snapshot, Timestamp, Turn, actions, check, observe, plan, settle,
+};
 
 pub(crate) fn forge() -> ForgeName {
     ForgeName::new("github").unwrap()
@@ -236,10 +238,38 @@ pub(crate) fn installation() -> InstallationId {
     InstallationId::new("test").unwrap()
 }
 
+/// The rules of a world: as they are, or with one taken away, to see what it was good for.
+#[derive(Clone, Copy)]
+pub(crate) struct Rulebook {
+    pub(crate) observe: fn(&Snapshot, &Observation) -> Vec<Change>,
+    pub(crate) settle: fn(&Snapshot) -> Vec<Change>,
+    pub(crate) plan: fn(&Snapshot) -> Plan,
+    pub(crate) actions: fn(&Snapshot) -> Vec<Action>,
+}
+
+/// The rules as they are.
+pub(crate) const SOUND: Rulebook = Rulebook { observe, settle, plan, actions };
+
+impl Rules for Rulebook {
+    fn observe(&self, world: &Snapshot, seen: &Observation) -> Vec<Change> {
+        (self.observe)(world, seen)
+    }
+    fn settle(&self, world: &Snapshot) -> Vec<Change> {
+        (self.settle)(world)
+    }
+    fn plan(&self, world: &Snapshot) -> Plan {
+        (self.plan)(world)
+    }
+    fn actions(&self, world: &Snapshot) -> Vec<Action> {
+        (self.actions)(world)
+    }
+}
+
 /// The controller, its disk, and what it asked for.
 #[derive(Clone)]
 pub(crate) struct World {
-    pub(crate) controller: Controller,
+    pub(crate) controller: Controller<Rulebook>,
+    rules: Rulebook,
     pub(crate) disk: Snapshot,
     pub(crate) now: Timestamp,
     calls: Vec<Action>,
@@ -251,9 +281,14 @@ impl World {
     }
 
     pub(crate) fn of(fleet: Fleet) -> Self {
+        Self::ruled(fleet, SOUND)
+    }
+
+    /// A world under other rules.
+    pub(crate) fn ruled(fleet: Fleet, rules: Rulebook) -> Self {
         let disk = Snapshot::new(installation(), Arc::new(fleet));
-        let controller = Controller::new(disk.clone());
-        Self { controller, disk, now: at(0), calls: Vec::new() }
+        let controller = Controller::with_rules(disk.clone(), rules);
+        Self { controller, rules, disk, now: at(0), calls: Vec::new() }
     }
 
     pub(crate) fn books(&self) -> &Snapshot {
@@ -423,7 +458,7 @@ impl World {
     pub(crate) fn restarts(&mut self) {
         self.disk.now = self.now;
         self.disk.epoch += 1;
-        self.controller = Controller::new(self.disk.clone());
+        self.controller = Controller::with_rules(self.disk.clone(), self.rules);
         self.calls.clear();
         self.turn(Vec::new());
     }
