@@ -133,6 +133,20 @@ fn a_problem_shows_its_line_and_what_would_be_right() {
 }
 
 #[test]
+fn a_process_provider_may_say_which_machine_it_means() {
+    let on = |node: &str| {
+        LAPTOP.replace("kind = \"process\"", &format!("kind = \"process\"\nnode = {node}"))
+    };
+    let fleet = good(&on("\"board-1.lab\""));
+    let ProviderKind::Process(process) = &fleet.providers.values().next().unwrap().kind;
+    assert_eq!(process.node.as_deref(), Some("board-1.lab"));
+    for bad in ["\"\"", "\"a b\"", &format!("{:?}", "x".repeat(65))] {
+        let problems = read(&on(bad)).unwrap_err().to_string();
+        assert!(problems.contains("must be a host name"), "{problems}");
+    }
+}
+
+#[test]
 fn an_empty_file_lacks_everything() {
     check(
         "",

@@ -15,7 +15,7 @@ pub use remuda_store::sqlite::Settings;
 use remuda_store::{SqliteStore, Store};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::api::Api;
 use crate::clock::Clock;
@@ -174,6 +174,7 @@ fn outside(
     shim: &Shim,
 ) -> anyhow::Result<Outside> {
     let mut outside = Outside::new(Clock::system());
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     for (name, declared) in &fleet.forges {
         let forge = GitHub::new(declared, outside.clock.teller())
             .with_context(|| format!("cannot set up forge {name}"))?;
@@ -181,6 +182,12 @@ fn outside(
     }
     for (name, declared) in &fleet.providers {
         let ProviderKind::Process(process) = &declared.kind;
+        if let Some(node) = process.node.as_ref().filter(|node| **node != host) {
+            let why = format!("provider {name} makes instances on {node}, and this is {host}");
+            warn!("{why}: while this replica leads, it is left alone");
+            outside.elsewhere.insert(name.clone(), why);
+            continue;
+        }
         let root = process
             .directory
             .clone()

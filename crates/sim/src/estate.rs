@@ -67,7 +67,11 @@ pub(crate) fn fleet() -> Arc<Fleet> {
         let name = ProviderName::new(name).expect(SURE);
         let provider = Provider {
             name: name.clone(),
-            kind: ProviderKind::Process(Process { directory: None, capacity: BTreeMap::new() }),
+            kind: ProviderKind::Process(Process {
+                directory: None,
+                node: None,
+                capacity: BTreeMap::new(),
+            }),
             max: None,
             launches_max: 4,
             launch_deadline: Duration::from_mins(1),

@@ -202,6 +202,8 @@ pub enum ProviderKind {
 pub struct Process {
     /// Where instances live, a directory each; none means beside the database.
     pub directory: Option<PathBuf>,
+    /// The one machine its instances live on, by its host name; none means the server's.
+    pub node: Option<String>,
     /// What the one node has in all; a resource not named here is not limited.
     pub capacity: BTreeMap<Resource, u64>,
 }

@@ -280,6 +280,14 @@ pub(super) static PROVIDER: Section = Section {
             &["dir", "path", "root", "workdir"],
         ),
         key(
+            "node",
+            "a host name",
+            "\"board-1\"",
+            Without("the server's own machine"),
+            "The machine its instances live on, as `hostname` prints it; replicas elsewhere leave it alone.",
+            &["host", "hostname", "machine"],
+        ),
+        key(
             "max",
             COUNT,
             "50",

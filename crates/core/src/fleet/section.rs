@@ -245,6 +245,9 @@ fn hook(r: &mut Reader, item: Item<'_>) -> Option<Hook> {
     Some(Hook { id, secrets: secrets? })
 }
 
+/// Longest name of a machine that Linux takes, in bytes.
+const HOST_NAME_MAX: usize = 64;
+
 pub(super) fn provider(r: &mut Reader, named: Named<'_>) -> Option<Provider> {
     r.enter(format!("provider {}", quote(named.name)));
     let name = declared_name(r, named, ProviderName::new);
@@ -256,6 +259,16 @@ pub(super) fn provider(r: &mut Reader, named: Named<'_>) -> Option<Provider> {
                 Err("must be a path")
             } else {
                 Ok(text.into())
+            }
+        })
+    });
+    let node = table.get("node").map(|field| {
+        r.parsed(field, |text| {
+            let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c));
+            if plain && (1..=HOST_NAME_MAX).contains(&text.len()) {
+                Ok(text.to_owned())
+            } else {
+                Err("must be a host name, as `hostname` prints it")
             }
         })
     });
@@ -271,9 +284,13 @@ pub(super) fn provider(r: &mut Reader, named: Named<'_>) -> Option<Provider> {
         Some(directory) => Some(directory?),
         None => None,
     };
+    let node = match node {
+        Some(node) => Some(node?),
+        None => None,
+    };
     Some(Provider {
         name: name?,
-        kind: ProviderKind::Process(Process { directory, capacity: capacity? }),
+        kind: ProviderKind::Process(Process { directory, node, capacity: capacity? }),
         max: max?,
         launches_max: launches_max?,
         launch_deadline: launch_deadline?,

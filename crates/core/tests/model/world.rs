@@ -124,7 +124,11 @@ fn number<T: std::str::FromStr>(values: &BTreeMap<&str, &str>, key: &str, otherw
 fn provider(name: &str, values: &BTreeMap<&str, &str>) -> Provider {
     Provider {
         name: ProviderName::new(name).unwrap(),
-        kind: ProviderKind::Process(Process { directory: None, capacity: BTreeMap::new() }),
+        kind: ProviderKind::Process(Process {
+            directory: None,
+            node: None,
+            capacity: BTreeMap::new(),
+        }),
         max: values.get("max").map(|max| max.parse().unwrap()),
         launches_max: number(values, "launches", 100),
         launch_deadline: seconds(60),

@@ -118,7 +118,7 @@ impl World {
     }
 
     pub(crate) fn provider_with(&self, shim: Shim) -> ProcessProvider {
-        let process = Process { directory: None, capacity: self.capacity.clone() };
+        let process = Process { directory: None, node: None, capacity: self.capacity.clone() };
         let config = fleet::Provider {
             name: "here".parse().unwrap(),
             kind: ProviderKind::Process(process),

@@ -179,6 +179,37 @@ async fn after_a_commit_of_unknown_outcome_the_books_are_loaded_under_a_new_epoc
     ground.closes([a]).await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_cannot_see_the_instances_takes_none_of_them_for_gone() {
+    let ground = Ground::new();
+    let a = ground.replica("a").await;
+    a.handle.leads().await.unwrap();
+    a.posts(1).await;
+    a.posts(2).await;
+    ground.until("job 2 runs", |truth| truth.is_running(2)).await;
+    let b = ground.replica_elsewhere("b").await;
+    a.kill().await;
+    b.handle.leads().await.unwrap();
+    ground.finish(1);
+    b.posts(3).await;
+    tokio::time::sleep(seconds(600)).await;
+    assert_eq!(ground.running(), [2]);
+    assert_eq!(ground.instances(), 2, "nobody who can see them has ended one");
+    assert_eq!(
+        ground.registrations(),
+        2,
+        "no runner registers for an instance that cannot be made"
+    );
+    let a = ground.replica("a").await;
+    ground.closes([b]).await;
+    a.handle.leads().await.unwrap();
+    ground.until("job 3 runs", |truth| truth.is_running(3)).await;
+    ground.finish(2);
+    ground.finish(3);
+    ground.comes_to_rest().await;
+    ground.closes([a]).await;
+}
+
 /// A commit of the term before may still be on its way when the store answers again.
 #[tokio::test(start_paused = true)]
 async fn no_term_has_the_epoch_of_the_one_before() {

@@ -198,6 +198,25 @@ impl Ground {
 
     /// Starts a replica.
     pub(crate) async fn replica(&self, who: &'static str) -> Replica {
+        self.starts(who, |outside, local, side| {
+            outside.providers.insert(local, side);
+        })
+        .await
+    }
+
+    /// Starts a replica on another machine than the one that instances live on.
+    pub(crate) async fn replica_elsewhere(&self, who: &'static str) -> Replica {
+        self.starts(who, |outside, local, _| {
+            outside.elsewhere.insert(local, "its instances are on another machine".into());
+        })
+        .await
+    }
+
+    async fn starts(
+        &self,
+        who: &'static str,
+        sees: fn(&mut Outside, ProviderName, Arc<dyn Provider>),
+    ) -> Replica {
         let (begun, skew) = (self.begun, Arc::new(AtomicI64::new(0)));
         let stood = Arc::new(AtomicU64::new(u64::MAX));
         let (hand, still) = (Arc::clone(&skew), Arc::clone(&stood));
@@ -210,8 +229,7 @@ impl Ground {
         let side = Arc::new(Side { who, truth: Arc::clone(&self.truth), open: open.subscribe() });
         let mut outside = Outside::new(clock.clone());
         outside.forges.insert(forge(), Arc::clone(&side) as Arc<dyn Forge>);
-        let provider = ProviderName::new("local").unwrap();
-        outside.providers.insert(provider, side as Arc<dyn Provider>);
+        sees(&mut outside, ProviderName::new("local").unwrap(), side);
         let lead = Lead::new(Candidate {
             store: Arc::clone(&store) as Arc<dyn Store>,
             holder: who.into(),
@@ -249,6 +267,11 @@ impl Ground {
         truth.calls.iter().filter(|(by, what)| *by == who && *what != "look").count()
     }
 
+    /// Instances there are.
+    pub(crate) fn instances(&self) -> usize {
+        self.truth().instances.len()
+    }
+
     /// Registrations begun, by whomever.
     pub(crate) fn registrations(&self) -> usize {
         self.truth().calls.iter().filter(|(_, what)| *what == "register").count()
@@ -268,13 +291,13 @@ impl Ground {
     }
 
     pub(crate) async fn until(&self, what: &str, reached: impl Fn(&Truth) -> bool) {
-        for _ in 0..4000 {
+        for _ in 0..8000 {
             if reached(&self.truth()) {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        panic!("{what}: not within 200 s");
+        panic!("{what}: not within 400 s");
     }
 
     /// Waits until every job has ended and nothing is left outside.

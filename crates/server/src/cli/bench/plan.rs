@@ -147,7 +147,7 @@ fn labels(pool: u64) -> LabelSet {
 }
 
 fn fleet() -> Fleet {
-    let process = Process { directory: None, capacity: BTreeMap::new() };
+    let process = Process { directory: None, node: None, capacity: BTreeMap::new() };
     let farm = Provider {
         name: provider(),
         kind: ProviderKind::Process(process),

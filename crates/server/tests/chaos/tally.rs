@@ -1,0 +1,101 @@
+//! What is counted.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use remuda_sandbox::JobReport;
+
+/// What was done, and what came of it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) servers_killed: usize,
+    pub(crate) killed_in_runners: usize,
+    /// Times the leader was stopped past its lease.
+    pub(crate) stops: usize,
+    /// Runners in which something was killed: what becomes of their jobs is our doing.
+    pub(crate) struck: BTreeSet<String>,
+    /// The longest that a server took from its start to its first decision.
+    pub(crate) decided: Duration,
+    pub(crate) jobs: usize,
+    pub(crate) excused: usize,
+    pub(crate) lost: Vec<String>,
+    pub(crate) doubled: Vec<String>,
+    pub(crate) interrupted: Vec<String>,
+    pub(crate) leaked: Vec<String>,
+}
+
+/// The longest that a restarted server may take to its first decision.
+const DECIDED_MAX: Duration = Duration::from_secs(5);
+
+impl Tally {
+    pub(crate) fn kills(&self) -> usize {
+        self.servers_killed + self.killed_in_runners
+    }
+
+    pub(crate) fn is_clean(&self) -> bool {
+        let counted = [&self.lost, &self.doubled, &self.interrupted, &self.leaked];
+        counted.iter().all(|list| list.is_empty()) && self.decided < DECIDED_MAX
+    }
+
+    /// Looks at what became of every job. The diary has a line for every beginning and every end of one.
+    pub(crate) fn count(&mut self, jobs: &[JobReport], diary: &Path) {
+        let mut lines: BTreeMap<String, u32> = BTreeMap::new();
+        for line in std::fs::read_to_string(diary).unwrap_or_default().lines() {
+            *lines.entry(line.to_owned()).or_default() += 1;
+        }
+        let doubled = lines.iter().filter(|(_, count)| **count > 1);
+        self.doubled.extend(doubled.map(|(line, count)| format!("{line} ({count} times)")));
+        self.jobs = jobs.len();
+        for job in jobs {
+            let told = format!("{} {:?} on {:?}", job.name, job.conclusion, job.runner);
+            let excused = job.runner.as_ref().is_some_and(|name| self.struck.contains(name));
+            match (job.status.as_str(), job.conclusion.as_deref()) {
+                ("completed", Some("success")) => {}
+                ("completed", Some(_)) if excused => self.excused += 1,
+                ("completed", Some(_)) if job.runner.is_some() => self.interrupted.push(told),
+                _ => self.lost.push(told),
+            }
+        }
+        let ends = lines.keys().filter(|line| line.starts_with("end")).count();
+        let successes =
+            jobs.iter().filter(|job| job.conclusion.as_deref() == Some("success")).count();
+        // A job that was cut off by us may have written its end before.
+        if ends < successes {
+            self.lost.push(format!("{successes} jobs succeeded and {ends} wrote their end"));
+        }
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} servers and {} processes of runners killed, the leader stopped {} times; {} jobs, of \
+             which {} ended with a runner that we struck; first decision after at most {:?}; lost {}, \
+             doubled {}, leaked {}, interrupted {}",
+            self.servers_killed,
+            self.killed_in_runners,
+            self.stops,
+            self.jobs,
+            self.excused,
+            self.decided,
+            self.lost.len(),
+            self.doubled.len(),
+            self.leaked.len(),
+            self.interrupted.len(),
+        )?;
+        for (what, list) in [
+            ("lost", &self.lost),
+            ("doubled", &self.doubled),
+            ("leaked", &self.leaked),
+            ("interrupted", &self.interrupted),
+        ] {
+            for one in list.iter().take(20) {
+                write!(f, "\n  {what}: {one}")?;
+            }
+        }
+        Ok(())
+    }
+}
