@@ -52,6 +52,17 @@ CREATE TABLE delivery_body (
     body BLOB NOT NULL
 ) STRICT;
 
+CREATE TABLE drain (
+    kind TEXT NOT NULL CHECK (kind IN ('pool', 'provider', 'node')),
+    name TEXT NOT NULL,
+    node TEXT NOT NULL,
+    who TEXT NOT NULL,
+    why TEXT NOT NULL,
+    since INTEGER NOT NULL,
+    PRIMARY KEY (kind, name, node),
+    CHECK ((kind = 'node') = (node <> ''))
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE event (
     sequence INTEGER PRIMARY KEY AUTOINCREMENT,
     at INTEGER NOT NULL,
@@ -64,6 +75,22 @@ CREATE TABLE event (
     CHECK ((job_forge IS NULL) = (job_namespace IS NULL)),
     CHECK ((job_forge IS NULL) = (job_native IS NULL))
 ) STRICT;
+
+CREATE TABLE failing (
+    kind TEXT NOT NULL CHECK (kind IN ('pool', 'provider', 'scope', 'image', 'node')),
+    name TEXT NOT NULL,
+    part TEXT NOT NULL,
+    failures INTEGER NOT NULL,
+    since INTEGER NOT NULL,
+    failed_at INTEGER NOT NULL,
+    until INTEGER NOT NULL,
+    because TEXT NOT NULL,
+    earlier TEXT NOT NULL,
+    proof TEXT NOT NULL CHECK (proof IN ('job', 'end')),
+    is_full INTEGER NOT NULL CHECK (is_full IN (0, 1)),
+    PRIMARY KEY (kind, name, part),
+    CHECK ((kind IN ('scope', 'node')) = (part <> ''))
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE instance (
     id INTEGER PRIMARY KEY,
@@ -140,6 +167,12 @@ CREATE TABLE next_number (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     runner INTEGER NOT NULL,
     instance INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE recovering (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    since INTEGER NOT NULL,
+    because TEXT NOT NULL
 ) STRICT;
 
 CREATE TABLE runner (

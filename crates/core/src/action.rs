@@ -1,8 +1,11 @@
 //! Actions: the calls that committed state asks for, with everything their performer needs.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use crate::job::JobKey;
 use crate::label::LabelSet;
-use crate::name::{ForgeName, GroupName, ImageName, PoolName, ProviderName, RunnerName};
+use crate::name::{ForgeName, GroupName, ImageName, NodeName, PoolName, ProviderName, RunnerName};
 use crate::observation::{StrayRegistration, Subject};
 use crate::pool::Needs;
 use crate::runner::{InstanceId, RunnerId};
@@ -49,6 +52,8 @@ pub struct Launch {
     pub image: ImageName,
     /// What it takes.
     pub needs: Needs,
+    /// Nodes on which it must not be made: a provider that has no other is full.
+    pub avoid: Arc<BTreeSet<NodeName>>,
     /// After this instant the call must no longer have an effect.
     pub deadline: Timestamp,
 }

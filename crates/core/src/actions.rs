@@ -2,28 +2,23 @@
 //! any point loses nothing: the same rows ask for the same calls.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::action::{Action, Deregister, Destroy, Launch, Look};
 use crate::fleet::Polls;
+use crate::health::{backoff, obstacle, tries};
 use crate::job::{Job, JobState};
-use crate::name::{ForgeName, Login, ProviderName};
+use crate::name::{ForgeName, Login, NodeName, ProviderName};
 use crate::observation::Subject;
-use crate::observe::backoff;
-use crate::reason::BackoffKey;
-use crate::runner::{Instance, InstanceState, Registration, Runner, RunnerState};
-use crate::snapshot::Snapshot;
+use crate::reason::{BackoffKey, DrainKey};
+use crate::runner::{Instance, InstanceId, InstanceState, Registration, Runner, RunnerState};
+use crate::snapshot::{Orphan, Snapshot};
 use crate::tenant::Scope;
 use crate::time::Timestamp;
 
-/// A destruction is asked for again if listings still show the instance after this long.
-pub(crate) const DESTROY_AGAIN: Duration = Duration::from_secs(15);
-/// A runner that is busy with a job nobody has told us of is asked about this often.
-pub(crate) const BUSY_UNEXPLAINED: Duration = Duration::from_mins(2);
 /// What is awaited right now is looked at this often.
 const AWAITED: Duration = Duration::from_millis(500);
-/// A registration or instance that no row explains must be seen for this long before it is removed.
-const STRAY_GRACE: Duration = Duration::from_mins(2);
 /// A doubtful job is read at once, then with these waits.
 const DOUBT_AGAIN: Duration = Duration::from_secs(10);
 const DOUBT_LONGEST: Duration = Duration::from_mins(10);
@@ -63,7 +58,11 @@ impl<'a> Patience<'a> {
             BackoffKey::Scope(forge, scope) if backoff.full && backoff.until > world.now => {
                 Some((forge, scope.owner()))
             }
-            BackoffKey::Scope(..) | BackoffKey::Pool(_) | BackoffKey::Provider(_) => None,
+            BackoffKey::Scope(..)
+            | BackoffKey::Pool(_)
+            | BackoffKey::Provider(_)
+            | BackoffKey::Image(_)
+            | BackoffKey::Node(..) => None,
         });
         Self { world, limited: limited.collect() }
     }
@@ -85,13 +84,17 @@ fn launches(world: &Snapshot, patience: &Patience<'_>) -> Vec<Action> {
         let pool = world.fleet.pools.get(&runner.pool);
         let provider = world.fleet.providers.get(&instance.provider);
         let (Some(pool), Some(provider)) = (pool, provider) else { continue };
+        // Books that were put back from a copy may be about to give a number twice.
+        let seen = world.looked(&Subject::Instances(provider.name.clone())).asked_at.is_some();
         let taken = under_way.entry(&instance.provider).or_default();
         let ready = instance.state == InstanceState::Planned
+            && (seen || !world.adopted)
             && patience.allows(&runner.forge, &runner.scope)
             && *taken < provider.launches_max;
         if !ready {
             continue;
         }
+        let avoid = avoided(world, &instance.provider, *taken);
         *taken += 1;
         due.push(Action::Launch(Box::new(Launch {
             runner: runner.id,
@@ -106,10 +109,37 @@ fn launches(world: &Snapshot, patience: &Patience<'_>) -> Vec<Action> {
             provider: instance.provider.clone(),
             image: pool.image.clone(),
             needs: instance.needs.clone(),
+            avoid,
             deadline: world.now + provider.launch_deadline,
         })));
     }
     due
+}
+
+/// Nodes on which nothing may be placed. A node that failed is tried with one launch at a time, so it is
+/// open only to a launch beside which no other is under way.
+fn avoided(world: &Snapshot, provider: &ProviderName, under_way: u32) -> Arc<BTreeSet<NodeName>> {
+    let here = |of: &ProviderName, node: &NodeName| (of == provider).then(|| node.clone());
+    let drained = world.drains.keys().filter_map(|key| match key {
+        DrainKey::Node(of, node) => here(of, node),
+        DrainKey::Pool(_) | DrainKey::Provider(_) => None,
+    });
+    let failing = world.backoffs.keys().filter_map(|key| match key {
+        BackoffKey::Node(of, node) => {
+            let on_it = |runner: &&Runner| {
+                let instance = world.instance(runner.instance);
+                instance.and_then(BackoffKey::node_of).as_ref() == Some(key)
+            };
+            let tried = world.active_runners().filter(on_it).filter(|r| tries(world, key, r));
+            let trying = under_way.saturating_add(u32::try_from(tried.count()).unwrap_or(u32::MAX));
+            here(of, node).filter(|_| obstacle(world, key, trying).is_some())
+        }
+        BackoffKey::Pool(_)
+        | BackoffKey::Provider(_)
+        | BackoffKey::Scope(..)
+        | BackoffKey::Image(_) => None,
+    });
+    Arc::new(drained.chain(failing).collect())
 }
 
 fn deregistrations(world: &Snapshot, patience: &Patience<'_>) -> Vec<Action> {
@@ -129,10 +159,11 @@ fn deregistrations(world: &Snapshot, patience: &Patience<'_>) -> Vec<Action> {
             }
         })
     });
+    let grace = world.fleet.grace.stray;
     let strays = world.strays.iter().filter_map(|(key, stray)| {
-        let seen_twice = stray.last_seen >= stray.first_seen + STRAY_GRACE;
-        let rested = stray.tried_at.is_none_or(|at| world.now >= at + STRAY_GRACE);
-        (seen_twice && rested).then(|| Deregister {
+        let seen_twice = stray.last_seen >= stray.first_seen + grace;
+        let rested = stray.tried_at.is_none_or(|at| world.now >= at + grace);
+        (seen_twice && rested && world.recovering.is_none()).then(|| Deregister {
             subject: key.clone().into(),
             forge: key.forge.clone(),
             scope: key.scope.clone(),
@@ -148,6 +179,7 @@ fn deregistrations(world: &Snapshot, patience: &Patience<'_>) -> Vec<Action> {
 }
 
 fn deregistration_due(world: &Snapshot, runner: &Runner, instance: &Instance) -> bool {
+    let grace = &world.fleet.grace;
     let rested = |pause| {
         let asked = world.looked(&Subject::Runner(runner.id)).asked_at;
         asked.is_none_or(|at| world.now >= at + pause)
@@ -162,7 +194,7 @@ fn deregistration_due(world: &Snapshot, runner: &Runner, instance: &Instance) ->
         }
         RunnerState::Busy if runner.is_unexplained() => {
             let since = runner.since.at(RunnerState::Busy).unwrap_or(world.now);
-            world.now.since(since) >= BUSY_UNEXPLAINED && rested(BUSY_UNEXPLAINED)
+            world.now.since(since) >= grace.unexplained && rested(grace.unexplained)
         }
         RunnerState::Pending
         | RunnerState::Starting
@@ -174,31 +206,25 @@ fn deregistration_due(world: &Snapshot, runner: &Runner, instance: &Instance) ->
 }
 
 fn destructions(world: &Snapshot, scopes: &BTreeMap<Place<'_>, Polled>) -> Vec<Action> {
+    let grace = &world.fleet.grace;
     let stopping = world.runners_in(RunnerState::Stopping).filter_map(|runner| {
         let instance = world.instance(runner.instance)?;
         let exists = match instance.state {
             InstanceState::Launching | InstanceState::Live | InstanceState::Exited => true,
             InstanceState::Planned | InstanceState::Gone => false,
         };
-        let rested = instance.destroyed_at.is_none_or(|at| world.now >= at + DESTROY_AGAIN);
-        (exists && rested && runner.hold.is_none())
+        let rested = instance.destroyed_at.is_none_or(|at| world.now >= at + grace.destroy);
+        let declared = world.fleet.providers.contains_key(&instance.provider);
+        (exists && rested && declared && runner.hold.is_none())
             .then(|| Destroy { provider: instance.provider.clone(), instance: instance.id })
     });
-    let orphans = world.orphans.iter().filter(|(_, orphan)| {
-        let seen_twice = orphan.last_seen >= orphan.first_seen + STRAY_GRACE;
-        let row = orphan.runner.as_ref().and_then(|name| world.runner_named(name));
-        let gone_at = row.map_or(Some(orphan.first_seen), |r| r.since.at(RunnerState::Gone));
-        // Its registration goes first: it alone tells whether a job is on it. One that does not say
-        // whom it carries may carry any.
-        let registered = world
-            .strays
-            .values()
-            .any(|stray| orphan.runner.as_ref().is_none_or(|name| *name == stray.name));
-        let swept = gone_at.is_some_and(|gone_at| {
-            let since = gone_at.max(orphan.first_seen);
-            scopes.values().all(|polled| polled.asked_at.is_some_and(|at| at > since))
-        });
-        seen_twice && !registered && swept
+    let orphans = world.orphans.iter().filter(|((provider, _), orphan)| {
+        let seen_twice = orphan.last_seen >= orphan.first_seen + grace.stray;
+        seen_twice
+            && world.recovering.is_none()
+            && world.fleet.providers.contains_key(provider)
+            && !may_be_in_use(world, orphan)
+            && unswept(world, scopes, orphan).next().is_none()
     });
     let orphans =
         orphans.map(|((provider, id), _)| Destroy { provider: provider.clone(), instance: *id });
@@ -207,6 +233,62 @@ fn destructions(world: &Snapshot, scopes: &BTreeMap<Place<'_>, Polled>) -> Vec<A
         .filter(|call| patient(world, &Subject::Instance(call.instance)))
         .map(Action::Destroy)
         .collect()
+}
+
+/// True if an orphan's runner is one that we know, or a registration that no row explains may be its. That
+/// goes first: it alone tells whether a job is on it. An orphan that does not say whom it carries may carry
+/// any.
+fn may_be_in_use(world: &Snapshot, orphan: &Orphan) -> bool {
+    let row = orphan.runner.as_ref().and_then(|name| world.runner_named(name));
+    let asked = |row: &Runner| world.fleet.forges.contains_key(&row.forge);
+    let in_use = row.is_some_and(|row| row.state < RunnerState::Gone || !asked(row));
+    let mut strays = world.strays.values();
+    in_use || strays.any(|stray| orphan.runner.as_ref().is_none_or(|name| *name == stray.name))
+}
+
+/// Where an orphan's registration may yet be found: the one scope of a runner that is known, any scope of
+/// one that is not. A scope that cannot be listed holds up the orphan, for its job may be from there.
+fn unswept<'a>(
+    world: &'a Snapshot,
+    scopes: &'a BTreeMap<Place<'_>, Polled>,
+    orphan: &'a Orphan,
+) -> impl Iterator<Item = &'a Scope> {
+    let row = orphan.runner.as_ref().and_then(|name| world.runner_named(name));
+    let since = row.and_then(|row| row.since.at(RunnerState::Gone)).max(Some(orphan.first_seen));
+    let here = scopes
+        .iter()
+        .filter(move |(place, _)| row.is_none_or(|row| (&row.forge, &row.scope) == **place));
+    let unseen = here.filter(move |(_, polled)| polled.asked_at <= since);
+    unseen.map(|((_, scope), _)| *scope)
+}
+
+/// Orphans that are to be removed and wait for scopes to be listed, with those.
+pub fn waiting_orphans(
+    world: &Snapshot,
+) -> impl Iterator<Item = (&(ProviderName, InstanceId), Vec<Scope>)> {
+    let scopes = scopes(world);
+    let due = |orphan: &Orphan| orphan.last_seen >= orphan.first_seen + world.fleet.grace.stray;
+    let waiting: Vec<_> = world
+        .orphans()
+        .filter(|(_, orphan)| due(orphan))
+        .map(|(key, orphan)| (key, unswept(world, &scopes, orphan).cloned().collect::<Vec<_>>()))
+        .filter(|(_, scopes)| !scopes.is_empty())
+        .collect();
+    waiting.into_iter()
+}
+
+/// The listings that have not succeeded since then, in words.
+pub(crate) fn unseen(world: &Snapshot, since: Timestamp) -> Vec<String> {
+    let seen = |subject: Subject| world.looked(&subject).asked_at > Some(since);
+    let providers = world.fleet.providers.keys();
+    let providers = providers
+        .filter(|name| !seen(Subject::Instances((*name).clone())))
+        .map(|name| format!("provider {name}"));
+    let scopes = scopes(world).into_keys();
+    let scopes = scopes
+        .filter(|(forge, scope)| !seen(Subject::Runners((*forge).clone(), (*scope).clone())))
+        .map(|(forge, scope)| format!("{scope} at {forge}"));
+    providers.chain(scopes).collect()
 }
 
 /// Where runners register.
@@ -259,14 +341,18 @@ fn look_due(world: &Snapshot, subject: &Subject, every: Duration) -> bool {
 fn scopes(world: &Snapshot) -> BTreeMap<Place<'_>, Polled> {
     let mut all = BTreeMap::new();
     let seldom = |polls: &Polls| polls.runners * 10;
-    let orphans: fn(&Polls) -> Duration =
-        if world.orphans.is_empty() { seldom } else { |polls| polls.runners };
+    let orphans: fn(&Polls) -> Duration = if world.orphans.is_empty() && world.recovering.is_none()
+    {
+        seldom
+    } else {
+        |polls| polls.runners
+    };
     for forge in world.fleet.forges.values() {
         for scope in &forge.scopes {
             note(world, &mut all, (&forge.name, scope), orphans);
         }
     }
-    for (forge, scope) in &world.scopes {
+    for (forge, scope) in world.scopes.keys() {
         note(world, &mut all, (forge, scope), orphans);
     }
     for key in world.strays.keys() {

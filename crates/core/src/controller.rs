@@ -16,7 +16,7 @@ use crate::observation::{Observation, Subject};
 use crate::observe::observe;
 use crate::plan::{Plan, plan};
 use crate::reason::Reason;
-use crate::runner::{InstanceState, LaunchCall};
+use crate::runner::{InstanceId, InstanceState, LaunchCall};
 use crate::settle::settle;
 use crate::snapshot::{Change, Looked, Snapshot};
 use crate::time::Timestamp;
@@ -108,7 +108,8 @@ impl Controller {
 
 impl<R: Rules> Controller<R> {
     /// Takes over the books, to keep them by these rules.
-    pub fn with_rules(world: Snapshot, rules: R) -> Self {
+    pub fn with_rules(mut world: Snapshot, rules: R) -> Self {
+        world.adopted = world.next_instance > InstanceId(1);
         let (calls, hinted, waits) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
         Self { rules, world, calls, hinted, waits }
     }
@@ -253,7 +254,7 @@ impl<R: Rules> Controller<R> {
         begun
     }
 
-    fn launching(&self, id: crate::runner::InstanceId, deadline: Timestamp) -> Option<Change> {
+    fn launching(&self, id: InstanceId, deadline: Timestamp) -> Option<Change> {
         let mut instance = self.world.instance(id)?.clone();
         instance.enter(InstanceState::Launching, self.world.now);
         instance.launch = Some(LaunchCall { at: self.world.now, deadline, answered_at: None });

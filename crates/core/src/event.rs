@@ -20,6 +20,21 @@ pub(crate) fn tell(world: &Snapshot, change: &Change) -> Option<Event> {
         Change::Backoff(key, None) => {
             world.backoffs.contains_key(key).then(|| event(world, format!("{key} works again")))
         }
+        Change::Drain(key, Some(drain)) => {
+            let text = format!("{key} is drained by {}: {}", drain.who, drain.why);
+            (world.drains.get(key) != Some(drain)).then(|| event(world, text))
+        }
+        Change::Drain(key, None) => {
+            world.drains.contains_key(key).then(|| event(world, format!("{key} is in use again")))
+        }
+        Change::Recovering(Some(doubt)) => {
+            let text = format!("these books may not be the newest: {}", doubt.because);
+            world.recovering.is_none().then(|| event(world, text))
+        }
+        Change::Recovering(None) => {
+            let text = "these books are taken for the newest".into();
+            world.recovering.is_some().then(|| event(world, text))
+        }
         Change::Stray(key, Some(stray)) if !world.strays.contains_key(key) => {
             let text =
                 format!("registration {} in {} has no runner of ours", stray.name, key.scope);

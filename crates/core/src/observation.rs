@@ -6,6 +6,7 @@ use crate::job::{Conclusion, JobKey, JobState, RunnerRef, Title};
 use crate::label::Wanted;
 use crate::name::{ForgeName, NodeName, ProviderName, RunnerName};
 use crate::pool::Capacity;
+use crate::reason::{BackoffKey, DrainKey};
 use crate::runner::{InstanceId, RunnerId};
 use crate::tenant::{Repository, Scope, Tenant};
 use crate::time::Timestamp;
@@ -291,4 +292,25 @@ pub enum Order {
         /// Which.
         runner: RunnerId,
     },
+    /// Place nothing new on a pool, provider or node; what is idle there leaves, what is busy ends first.
+    Drain {
+        /// Which.
+        what: DrainKey,
+        /// Who orders it.
+        who: Arc<str>,
+        /// Why.
+        why: Arc<str>,
+    },
+    /// End a drain.
+    Resume {
+        /// Of what.
+        what: DrainKey,
+    },
+    /// Forget the failures of something: it is tried at once.
+    Forgive {
+        /// Of what.
+        what: BackoffKey,
+    },
+    /// These books are the newest: do not wait for everything to have been seen.
+    Confirm,
 }

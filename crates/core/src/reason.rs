@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use crate::job::JobKey;
 use crate::label::Wanted;
-use crate::name::{ForgeName, PoolName, ProviderName};
+use crate::name::{ForgeName, ImageName, NodeName, PoolName, ProviderName};
+use crate::pool::Pool;
 use crate::runner::{Instance, Runner, RunnerId};
-use crate::snapshot::Snapshot;
+use crate::snapshot::Drain;
 use crate::tenant::{Scope, TenantKey};
 use crate::time::Timestamp;
 
@@ -20,16 +21,69 @@ pub enum BackoffKey {
     Provider(ProviderName),
     /// Registrations in a scope whose forge refuses them.
     Scope(ForgeName, Scope),
+    /// Launches of an image whose runners die in several pools.
+    Image(ImageName),
+    /// Launches on a node whose runners die.
+    Node(ProviderName, NodeName),
 }
 
 impl BackoffKey {
-    /// Everything whose failures concern a runner's launch.
-    pub fn of(runner: &Runner, instance: &Instance) -> [Self; 3] {
-        [
+    /// Everything whose failures concern a runner; `pool` is its pool as declared.
+    pub fn of(runner: &Runner, instance: &Instance, pool: Option<&Pool>) -> Vec<Self> {
+        let mut all = vec![
             Self::Pool(runner.pool.clone()),
             Self::Provider(instance.provider.clone()),
             Self::Scope(runner.forge.clone(), runner.scope.clone()),
-        ]
+        ];
+        all.extend(pool.map(|pool| Self::Image(pool.image.clone())));
+        all.extend(Self::node_of(instance));
+        all
+    }
+
+    /// The node an instance is on, if it is known.
+    pub fn node_of(instance: &Instance) -> Option<Self> {
+        let node = instance.node.clone()?;
+        Some(Self::Node(instance.provider.clone(), node))
+    }
+
+    /// True of what is put in quarantine when it keeps failing: what makes runners. Providers and
+    /// forges that fail are outages, which end by themselves.
+    pub fn can_be_quarantined(&self) -> bool {
+        match self {
+            Self::Pool(_) | Self::Image(_) | Self::Node(..) => true,
+            Self::Provider(_) | Self::Scope(..) => false,
+        }
+    }
+}
+
+/// What can be drained as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DrainKey {
+    /// A pool.
+    Pool(PoolName),
+    /// A provider.
+    Provider(ProviderName),
+    /// A node of a provider.
+    Node(ProviderName, NodeName),
+}
+
+impl DrainKey {
+    /// Everything whose drain concerns a runner.
+    pub fn of(runner: &Runner, instance: &Instance) -> impl Iterator<Item = Self> {
+        let node = instance.node.clone().map(|node| Self::Node(instance.provider.clone(), node));
+        [Self::Pool(runner.pool.clone()), Self::Provider(instance.provider.clone())]
+            .into_iter()
+            .chain(node)
+    }
+}
+
+impl fmt::Display for DrainKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pool(pool) => write!(f, "pool {pool}"),
+            Self::Provider(provider) => write!(f, "provider {provider}"),
+            Self::Node(provider, node) => write!(f, "node {provider}/{node}"),
+        }
     }
 }
 
@@ -39,6 +93,8 @@ impl fmt::Display for BackoffKey {
             Self::Pool(pool) => write!(f, "pool {pool}"),
             Self::Provider(provider) => write!(f, "provider {provider}"),
             Self::Scope(forge, scope) => write!(f, "{scope} at {forge}"),
+            Self::Image(image) => write!(f, "image {image}"),
+            Self::Node(provider, node) => write!(f, "node {provider}/{node}"),
         }
     }
 }
@@ -82,6 +138,28 @@ pub enum Reason {
         /// Of what.
         what: BackoffKey,
     },
+    /// It has failed so often that it is only tried now and then, with one runner.
+    Quarantined {
+        /// What.
+        what: BackoffKey,
+        /// Since when it has failed.
+        since: Timestamp,
+        /// When it is tried again.
+        until: Timestamp,
+        /// The last failure.
+        because: Arc<str>,
+    },
+    /// A person ordered that nothing new is placed there.
+    Drained {
+        /// Where.
+        what: DrainKey,
+        /// Who ordered it.
+        who: Arc<str>,
+        /// Why.
+        why: Arc<str>,
+        /// Since when.
+        since: Timestamp,
+    },
     /// Nobody has yet found out whether its code may meet the pool's runners.
     TrustUnknown(PoolName),
     /// Its code may not meet the pool's runners.
@@ -121,6 +199,12 @@ impl fmt::Display for Reason {
             Self::Proving { what } => {
                 write!(f, "{what} is being tried with one runner after failures")
             }
+            Self::Quarantined { what, because, since: _, until: _ } => {
+                write!(f, "{what} is in quarantine, the last failure: {because}")
+            }
+            Self::Drained { what, who, why, since: _ } => {
+                write!(f, "{what} is drained by {who}: {why}")
+            }
             Self::TrustUnknown(pool) => {
                 write!(f, "pool {pool} is for trusted jobs and this one is not yet judged")
             }
@@ -146,6 +230,8 @@ impl Reason {
             Self::TenantAtCap { .. } => "tenant_at_cap",
             Self::BackingOff { .. } => "backing_off",
             Self::Proving { .. } => "proving",
+            Self::Quarantined { .. } => "quarantined",
+            Self::Drained { .. } => "drained",
             Self::TrustUnknown(_) => "trust_unknown",
             Self::NotTrusted(_) => "not_trusted",
             Self::RunnerStarting(_) => "runner_starting",
@@ -156,21 +242,51 @@ impl Reason {
 }
 
 impl Reason {
-    /// What keeps `what` from being tried now, if its last tries failed.
-    pub(crate) fn waiting_out(world: &Snapshot, what: BackoffKey) -> Option<Self> {
-        let backoff = world.backoffs.get(&what).filter(|backoff| backoff.until > world.now)?;
-        let (until, because) = (backoff.until, backoff.because.clone());
-        Some(Self::BackingOff { what, until, because })
+    /// That a person ordered `what` drained.
+    pub(crate) fn drained(what: DrainKey, drain: &Drain) -> Self {
+        let Drain { who, why, since } = drain.clone();
+        Self::Drained { what, who, why, since }
     }
 
     /// When it is tried again or ends by itself, where that is known.
     pub fn until(&self) -> Option<Timestamp> {
-        if let Self::BackingOff { until, .. } = self { Some(*until) } else { None }
+        match self {
+            Self::BackingOff { until, .. } | Self::Quarantined { until, .. } => Some(*until),
+            Self::HeldByForge
+            | Self::NoPoolHasLabels { .. }
+            | Self::PoolFull(_)
+            | Self::ProviderFull(_)
+            | Self::NoNodeHasRoom(_)
+            | Self::TenantAtCap { .. }
+            | Self::Proving { .. }
+            | Self::Drained { .. }
+            | Self::TrustUnknown(_)
+            | Self::NotTrusted(_)
+            | Self::RunnerStarting(_)
+            | Self::RunnerIdle(_)
+            | Self::UnknownToForge { .. } => None,
+        }
     }
 
     /// Since when it is so, where the reason itself says so.
     pub fn since(&self) -> Option<Timestamp> {
-        if let Self::UnknownToForge { since } = self { Some(*since) } else { None }
+        match self {
+            Self::UnknownToForge { since }
+            | Self::Quarantined { since, .. }
+            | Self::Drained { since, .. } => Some(*since),
+            Self::HeldByForge
+            | Self::NoPoolHasLabels { .. }
+            | Self::PoolFull(_)
+            | Self::ProviderFull(_)
+            | Self::NoNodeHasRoom(_)
+            | Self::TenantAtCap { .. }
+            | Self::BackingOff { .. }
+            | Self::Proving { .. }
+            | Self::TrustUnknown(_)
+            | Self::NotTrusted(_)
+            | Self::RunnerStarting(_)
+            | Self::RunnerIdle(_) => None,
+        }
     }
 }
 

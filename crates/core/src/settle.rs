@@ -4,10 +4,12 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use crate::actions::unseen;
+use crate::health::{failures_of, forgotten};
 use crate::job::JobKey;
-use crate::observe::{doubted, failed_again};
+use crate::observe::doubted;
 use crate::pool::Limits;
-use crate::reason::BackoffKey;
+use crate::reason::DrainKey;
 use crate::runner::{Instance, InstanceState, Outcome, Registration, Runner, RunnerState};
 use crate::snapshot::{Change, Snapshot};
 use crate::time::Timestamp;
@@ -27,7 +29,7 @@ pub fn settle(world: &Snapshot) -> Vec<Change> {
     for old in world.active_runners() {
         let Some(instance) = world.instance(old.instance) else { continue };
         let (runner, new_instance) = step(world, old, instance);
-        changes.extend(consequences(world, old, &runner));
+        changes.extend(consequences(world, old, &runner, &new_instance));
         if let Cow::Owned(instance) = new_instance {
             changes.push(Change::Instance(Box::new(instance)));
         }
@@ -35,6 +37,11 @@ pub fn settle(world: &Snapshot) -> Vec<Change> {
             changes.push(Change::Runner(Box::new(runner)));
         }
     }
+    changes.extend(forgotten(world));
+    let doubt = world.recovering.as_ref();
+    changes.extend(
+        doubt.filter(|d| unseen(world, d.since).is_empty()).map(|_| Change::Recovering(None)),
+    );
     let end = world.now - GONE_KEPT;
     let gone = world.gone.iter().take_while(|(at, _)| *at <= end).take(FORGET_MAX);
     changes.extend(gone.map(|(_, id)| Change::ForgetRunner(*id)));
@@ -55,6 +62,8 @@ fn step<'a>(
     let declared = world.fleet.pools.get(&runner.pool);
     let limits = declared.map_or_else(Limits::default, |pool| pool.limits);
     let now = world.now;
+    let drained = !world.drains.is_empty()
+        && DrainKey::of(&runner, &instance).any(|key| world.drains.contains_key(&key));
     loop {
         let before = runner.state;
         match before {
@@ -69,6 +78,9 @@ fn step<'a>(
         }
         if declared.is_none() && runner.state.is_supply() {
             runner.to_mut().enter(RunnerState::Draining, Some(Outcome::Surplus), now);
+        }
+        if drained && runner.state.is_supply() && runner.hold.is_none() {
+            runner.to_mut().enter(RunnerState::Draining, Some(Outcome::Ordered), now);
         }
         if runner.state == before {
             return (runner, instance);
@@ -157,26 +169,10 @@ fn stopping(runner: &mut Cow<'_, Runner>, instance: &mut Cow<'_, Instance>, now:
 }
 
 /// What a runner's move means for its pool and its job.
-fn consequences(world: &Snapshot, old: &Runner, new: &Runner) -> Vec<Change> {
+fn consequences(world: &Snapshot, old: &Runner, new: &Runner, instance: &Instance) -> Vec<Change> {
     let mut changes = Vec::new();
-    let failed = match new.outcome {
-        Some(Outcome::Died) => Some("a runner ended before it had a job"),
-        Some(Outcome::NeverOnline) => Some("a runner did not come online within the boot limit"),
-        Some(Outcome::LaunchLost) => Some("a launch was never answered and left nothing behind"),
-        Some(
-            Outcome::Finished
-            | Outcome::Surplus
-            | Outcome::Lifetime
-            | Outcome::TimedOut
-            | Outcome::LaunchFailed
-            | Outcome::Lost
-            | Outcome::Ordered,
-        )
-        | None => None,
-    };
-    if let Some(because) = failed.filter(|_| old.outcome.is_none()) {
-        let pool = BackoffKey::Pool(new.pool.clone());
-        changes.push(failed_again(world, pool, &because.into(), false));
+    if old.outcome.is_none() && new.outcome.is_some() {
+        changes.extend(failures_of(world, new, instance));
     }
     let stops = old.state < RunnerState::Stopping && new.state >= RunnerState::Stopping;
     if stops && new.job_ended_at.is_none() {

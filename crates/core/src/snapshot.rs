@@ -9,7 +9,7 @@ use crate::label::Wanted;
 use crate::name::{ForgeName, InstallationId, ProviderName, RunnerName};
 use crate::observation::{StrayRegistration, Subject};
 use crate::pool::Capacity;
-use crate::reason::BackoffKey;
+use crate::reason::{BackoffKey, DrainKey};
 use crate::runner::{Instance, InstanceId, InstanceState, Runner, RunnerId, RunnerState};
 use crate::tenant::{Met, Scope, TenantKey};
 use crate::time::Timestamp;
@@ -27,6 +27,10 @@ pub enum Change {
     Tenant(Box<Met>),
     /// A back-off, or its end.
     Backoff(BackoffKey, Option<Backoff>),
+    /// A drain of a pool, provider or node, or its end.
+    Drain(DrainKey, Option<Drain>),
+    /// Doubt whether these books are the newest, or its end.
+    Recovering(Option<Recovering>),
     /// A registration nobody explains, or its end.
     Stray(StrayRegistration, Option<Stray>),
     /// The numbers the next runner and instance get.
@@ -70,6 +74,8 @@ impl Change {
             | Self::Instance(_)
             | Self::Tenant(_)
             | Self::Backoff(..)
+            | Self::Drain(..)
+            | Self::Recovering(_)
             | Self::Stray(..)
             | Self::Next { .. }
             | Self::ForgetJob(_)
@@ -83,18 +89,60 @@ impl Change {
     }
 }
 
+/// Most causes kept of earlier failures.
+pub const EARLIER_MAX: usize = 3;
+
 /// Failures being waited out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backoff {
     /// How many in a row.
     pub failures: u32,
+    /// When the first of them was.
+    pub since: Timestamp,
+    /// When the last that counted was.
+    pub failed_at: Timestamp,
     /// Nothing is tried before this.
     pub until: Timestamp,
     /// The last failure, for people.
     pub because: Arc<str>,
+    /// Other causes before it, the newest first; at most [`EARLIER_MAX`].
+    pub earlier: Vec<Arc<str>>,
+    /// What shows that it works again.
+    pub proof: Proof,
     /// True if it is no fault: the provider said that it is full, or the forge that an owner's calls
     /// are too many.
     pub full: bool,
+}
+
+/// What shows that something works again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Proof {
+    /// A runner that got a job: those that failed never had one.
+    #[default]
+    Job,
+    /// A runner that finished its job: the last that failed died with one.
+    End,
+}
+
+/// A person's order that nothing new is placed somewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// Who ordered it.
+    pub who: Arc<str>,
+    /// Why.
+    pub why: Arc<str>,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// Doubt whether these books are the newest there are: something outside is younger than they are.
+/// Until all that is outside has been seen, nothing is removed for want of a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recovering {
+    /// Since when.
+    pub since: Timestamp,
+    /// What raised the doubt, for people.
+    pub because: Arc<str>,
 }
 
 /// A registration that bears our name and that no row explains.
@@ -174,6 +222,10 @@ pub struct Snapshot {
     pub(crate) instances: BTreeMap<InstanceId, Instance>,
     pub(crate) tenants: BTreeMap<TenantKey, Met>,
     pub(crate) backoffs: BTreeMap<BackoffKey, Backoff>,
+    pub(crate) drains: BTreeMap<DrainKey, Drain>,
+    pub(crate) recovering: Option<Recovering>,
+    /// These books were begun by an earlier controller. Not stored.
+    pub(crate) adopted: bool,
     pub(crate) strays: BTreeMap<StrayRegistration, Stray>,
     pub(crate) orphans: BTreeMap<(ProviderName, InstanceId), Orphan>,
     pub(crate) next_runner: RunnerId,
@@ -187,8 +239,8 @@ pub struct Snapshot {
     pub(crate) open: BTreeSet<JobKey>,
     /// Ended jobs by the time we learned of their end. Derived from `jobs`.
     pub(crate) ended: BTreeSet<(Timestamp, JobKey)>,
-    /// Every scope a job came from or a runner was in. Derived; never shrinks before a restart.
-    pub(crate) scopes: BTreeSet<(ForgeName, Scope)>,
+    /// Every scope a job came from or a runner was in, with how many of those are known. Derived.
+    pub(crate) scopes: BTreeMap<(ForgeName, Scope), usize>,
     /// Derived from `runners`.
     pub(crate) names: BTreeMap<RunnerName, RunnerId>,
     /// Runners that are not gone. Derived from `runners`.
@@ -212,6 +264,9 @@ impl Snapshot {
             instances: BTreeMap::new(),
             tenants: BTreeMap::new(),
             backoffs: BTreeMap::new(),
+            drains: BTreeMap::new(),
+            recovering: None,
+            adopted: false,
             strays: BTreeMap::new(),
             orphans: BTreeMap::new(),
             next_runner: RunnerId(1),
@@ -222,7 +277,7 @@ impl Snapshot {
             queue: BTreeMap::new(),
             open: BTreeSet::new(),
             ended: BTreeSet::new(),
-            scopes: BTreeSet::new(),
+            scopes: BTreeMap::new(),
             names: BTreeMap::new(),
             active: BTreeSet::new(),
             gone: BTreeSet::new(),
@@ -263,6 +318,26 @@ impl Snapshot {
     /// Every back-off in force or not yet disproved.
     pub fn backoffs(&self) -> impl Iterator<Item = (&BackoffKey, &Backoff)> {
         self.backoffs.iter()
+    }
+
+    /// What persons ordered drained.
+    pub fn drains(&self) -> impl Iterator<Item = (&DrainKey, &Drain)> {
+        self.drains.iter()
+    }
+
+    /// One drain.
+    pub fn drain(&self, key: &DrainKey) -> Option<&Drain> {
+        self.drains.get(key)
+    }
+
+    /// Why these books may not be the newest, if there is doubt.
+    pub fn recovering(&self) -> Option<&Recovering> {
+        self.recovering.as_ref()
+    }
+
+    /// Instances that bear our tag and that no row explains.
+    pub fn orphans(&self) -> impl Iterator<Item = (&(ProviderName, InstanceId), &Orphan)> {
+        self.orphans.iter()
     }
 
     /// Registrations under our name that no row explains.
@@ -306,7 +381,11 @@ impl Snapshot {
             BackoffKey::Scope(at, of) if at == forge && of.owner() == scope.owner() => {
                 Some(backoff).filter(|backoff| backoff.full).map(|backoff| backoff.until)
             }
-            BackoffKey::Scope(..) | BackoffKey::Pool(_) | BackoffKey::Provider(_) => None,
+            BackoffKey::Scope(..)
+            | BackoffKey::Pool(_)
+            | BackoffKey::Provider(_)
+            | BackoffKey::Image(_)
+            | BackoffKey::Node(..) => None,
         });
         mine.filter(|until| *until > self.now).chain(self.limited_until(forge)).max()
     }
@@ -334,6 +413,8 @@ impl Snapshot {
                 self.tenants.insert(met.tenant.key.clone(), (**met).clone());
             }
             Change::Backoff(key, value) => put(&mut self.backoffs, key, value.as_ref()),
+            Change::Drain(key, value) => put(&mut self.drains, key, value.as_ref()),
+            Change::Recovering(value) => self.recovering.clone_from(value),
             Change::Stray(key, value) => {
                 if value.is_none() {
                     self.looked.remove(&Subject::Stray(key.clone()));
@@ -378,6 +459,7 @@ impl Snapshot {
     }
 
     fn put_runner(&mut self, runner: Runner) {
+        self.enter_scope(&runner.forge, &runner.scope);
         if let Some(old) = self.runners.remove(&runner.id) {
             self.unindex_runner(&old);
         }
@@ -386,10 +468,6 @@ impl Snapshot {
         } else {
             self.gone.insert((gone_at(&runner), runner.id));
         }
-        let place = (runner.forge.clone(), runner.scope.clone());
-        if !self.scopes.contains(&place) {
-            self.scopes.insert(place);
-        }
         self.names.insert(runner.name.clone(), runner.id);
         self.runners.insert(runner.id, runner);
     }
@@ -397,9 +475,12 @@ impl Snapshot {
     fn unindex_runner(&mut self, runner: &Runner) {
         self.active.remove(&runner.id);
         self.gone.remove(&(gone_at(runner), runner.id));
+        self.leave_scope(&runner.forge, &runner.scope);
     }
 
     fn put_job(&mut self, job: Job) {
+        // Before the old row leaves it, or the scope would be forgotten for a moment.
+        self.enter_scope(&job.key.forge, &job.scope);
         if let Some(old) = self.jobs.remove(&job.key) {
             self.unindex(&old);
         }
@@ -413,10 +494,6 @@ impl Snapshot {
         if job.is_open() || job.doubt.is_some() {
             self.open.insert(job.key.clone());
         }
-        let place = (job.key.forge.clone(), job.scope.clone());
-        if !self.scopes.contains(&place) {
-            self.scopes.insert(place);
-        }
         self.jobs.insert(job.key.clone(), job);
     }
 
@@ -429,7 +506,25 @@ impl Snapshot {
         }
     }
 
+    fn enter_scope(&mut self, forge: &ForgeName, scope: &Scope) {
+        *self.scopes.entry((forge.clone(), scope.clone())).or_default() += 1;
+    }
+
+    /// Forgets a scope with the last that was known there.
+    fn leave_scope(&mut self, forge: &ForgeName, scope: &Scope) {
+        let place = (forge.clone(), scope.clone());
+        let Some(known) = self.scopes.get_mut(&place) else { return };
+        *known -= 1;
+        if *known == 0 {
+            self.scopes.remove(&place);
+            let (forge, scope) = place;
+            self.looked.remove(&Subject::Jobs(forge.clone(), scope.clone()));
+            self.looked.remove(&Subject::Runners(forge, scope));
+        }
+    }
+
     fn unindex(&mut self, job: &Job) {
+        self.leave_scope(&job.key.forge, &job.scope);
         self.open.remove(&job.key);
         self.ended.remove(&(job.attempt.fact_at, job.key.clone()));
         if job.is_demand() {

@@ -73,6 +73,8 @@ const BASE: &[(&str, &str, Keys)] = &[
         &[("labels", "[\"a\"]"), ("provider", "\"local\""), ("image", "\"runner\""), ("max", "1")],
     ),
     ("pool.NAME.limits", "[pool.small.limits]", &[]),
+    ("grace", "[grace]", &[]),
+    ("quarantine", "[quarantine]", &[]),
     ("tenant.default", "[tenant.default]", &[]),
     (
         "tenant.NAME",

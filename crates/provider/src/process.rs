@@ -128,6 +128,9 @@ impl Provider for ProcessProvider {
         launch: &Launch,
         jit: &SecretString,
     ) -> Result<Option<NodeName>, ProviderError> {
+        if node().is_some_and(|node| launch.avoid.contains(&node)) {
+            return Err(ProviderError::Full(format!("its only node, {NODE}, is to be avoided")));
+        }
         let (inner, launch, jit) = (Arc::clone(&self.0), launch.clone(), jit.clone());
         // A task of its own: a caller that stops waiting must not leave half an instance unwatched.
         let task = self.0.tasks.spawn(async move { inner.launch(launch, jit).await });

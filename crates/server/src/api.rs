@@ -21,6 +21,7 @@ use crate::clock::rfc3339;
 use crate::explanation::{self, Explanation};
 use crate::handle::{Handle, Standing, Unreached};
 use crate::perform::Outside;
+use crate::restrict::{self, FleetOrder};
 use crate::view::{self, EventRow, Finding};
 
 /// Events read at once to explain a job.
@@ -115,6 +116,8 @@ impl Api {
             .route("/v1/pools", get(pools))
             .route("/v1/providers", get(providers))
             .route("/v1/explain/{noun}/{id}", get(explain))
+            .route("/v1/restrictions", get(restricted))
+            .route("/v1/order", post(fleet_order))
             .route("/v1/doctor", get(doctor))
             .with_state(self);
         axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned()).await?;
@@ -268,6 +271,19 @@ async fn order(
         RunnerOrder::Release => Order::Release { runner },
         RunnerOrder::Drain => Order::DrainRunner { runner },
     };
+    api.handle.see(Seen::Fact(Observation::Order(order))).await.map_err(|why| unreached(&why))?;
+    Ok(StatusCode::ACCEPTED.into_response())
+}
+
+async fn restricted(State(api): State<Api>) -> Reply {
+    let rows = api.handle.ask(|c| restrict::restrictions(c.world())).await;
+    Ok(Json(rows.map_err(|why| unreached(&why))?).into_response())
+}
+
+async fn fleet_order(State(api): State<Api>, Json(order): Json<FleetOrder>) -> Reply {
+    let order = api.handle.ask(move |controller| order.read(controller.world())).await;
+    let order = order.map_err(|why| unreached(&why))?;
+    let order = order.map_err(|text| problem(StatusCode::NOT_FOUND, text))?;
     api.handle.see(Seen::Fact(Observation::Order(order))).await.map_err(|why| unreached(&why))?;
     Ok(StatusCode::ACCEPTED.into_response())
 }

@@ -5,7 +5,7 @@ use remuda_core::explain::{self, Standing};
 use remuda_core::job::JobKey;
 use remuda_core::name::{PoolName, ProviderName};
 use remuda_core::pool::Pool;
-use remuda_core::reason::BackoffKey;
+use remuda_core::reason::{BackoffKey, DrainKey};
 use remuda_core::runner::{Runner, RunnerId};
 use remuda_core::{Controller, Reason};
 use serde::{Deserialize, Serialize};
@@ -176,9 +176,13 @@ fn named_pool(reason: &Reason) -> Option<&PoolName> {
         | Reason::TrustUnknown(pool)
         | Reason::NotTrusted(pool)
         | Reason::BackingOff { what: BackoffKey::Pool(pool), .. }
-        | Reason::Proving { what: BackoffKey::Pool(pool) } => Some(pool),
+        | Reason::Proving { what: BackoffKey::Pool(pool) }
+        | Reason::Quarantined { what: BackoffKey::Pool(pool), .. }
+        | Reason::Drained { what: DrainKey::Pool(pool), .. } => Some(pool),
         Reason::BackingOff { .. }
         | Reason::Proving { .. }
+        | Reason::Quarantined { .. }
+        | Reason::Drained { .. }
         | Reason::HeldByForge
         | Reason::ProviderFull(_)
         | Reason::TenantAtCap { .. }

@@ -188,6 +188,9 @@ impl Lead {
         let mut world = Snapshot::new(books.installation, Arc::clone(fleet));
         world.epoch = epoch;
         world.apply(&books.changes);
+        for stuck in remuda_core::stuck(&world) {
+            warn!("{}: {}", stuck.what, stuck.text);
+        }
         let (drive, line) = Drive::new(
             Arc::clone(store),
             tenure.clone(),

@@ -12,6 +12,7 @@ mod intake;
 pub mod lead;
 pub mod metrics;
 pub mod perform;
+pub mod restrict;
 pub mod serve;
 pub mod tasks;
 pub mod tenure;

@@ -11,6 +11,7 @@ use remuda_core::{Controller, Event, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::rfc3339;
+use crate::restrict::restrictions;
 
 /// A job, on one line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -290,14 +291,11 @@ pub fn doctor(controller: &Controller) -> Vec<Finding> {
     if found.is_empty() {
         found.push(finding("ok", "books", "every invariant holds"));
     }
-    for (key, backoff) in world.backoffs() {
-        let text = format!(
-            "{} failures in a row, the last: {}; next try at {}",
-            backoff.failures,
-            backoff.because,
-            rfc3339(backoff.until)
-        );
-        found.push(finding("warning", key.to_string(), text));
+    for row in restrictions(world) {
+        found.push(finding("warning", row.what.clone(), row.to_string()));
+    }
+    for stuck in remuda_core::stuck(world) {
+        found.push(finding("warning", stuck.what, stuck.text));
     }
     for forge in world.fleet.forges.keys() {
         if let Some(until) = world.limited_until(forge) {

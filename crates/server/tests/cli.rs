@@ -369,6 +369,31 @@ async fn a_person_holds_releases_and_drains_a_runner_and_reads_its_output() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_person_drains_and_resumes_a_pool_and_the_job_says_so() {
+    let site = served().await;
+    let estate = &site.estate;
+    let state = estate.state();
+    situations(estate);
+    let order = |args: &[&str]| remuda(&state, args);
+    let pool = "small";
+    assert_eq!(order(&["drain", "pool", pool, "--why", "a new disk"]).code, 0);
+    let restricted = order(&["get", "restrictions", "-o", "json"]).json();
+    assert_eq!(restricted[0]["what"], format!("pool {pool}"));
+    assert_eq!(restricted[0]["because"], "ann: a new disk");
+    let left = |rows: &[Value]| with(rows, "state", "idle").next().is_none();
+    rows(estate, &["get", "runners"], left);
+    let doctor = order(&["doctor"]);
+    assert!(doctor.out.contains(&format!("remuda resume pool {pool}")), "{doctor:?}");
+    let resumed = order(&["resume", "pool", pool]);
+    assert_eq!((resumed.code, resumed.out), (0, format!("pool {pool} is in use again\n")));
+    assert_eq!(order(&["get", "restrictions", "-o", "json"]).json(), serde_json::json!([]));
+    order(&["drain", "pool", "no-such", "--why", "x"]).refused(66, &["there is no pool no-such"]);
+    order(&["release", "node", "no-slash"]).refused(66, &["PROVIDER/NODE"]);
+    assert_eq!(order(&["drain"]).code, 64);
+    assert_eq!(site.stop(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_there_is_said_to_be_missing_and_what_to_do() {
     let site = served().await;
     let estate = &site.estate;

@@ -82,6 +82,8 @@ pub(crate) fn chain(truth: &Truth, books: &Snapshot, change: &Change) -> Verdict
         }
         Change::Tenant(_)
         | Change::Backoff(..)
+        | Change::Drain(..)
+        | Change::Recovering(_)
         | Change::Stray(..)
         | Change::Orphan(..)
         | Change::Next { .. }

@@ -100,6 +100,7 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         wrong: "a read is believed to be as new as its arrival",
         observe: believes_late_reads,
+        jobs: 40,
         ..SOUND
     },
     Mutant {

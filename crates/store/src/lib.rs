@@ -137,7 +137,7 @@ pub struct Books {
     /// Which books these are: drawn by lot when they were begun.
     pub installation: InstallationId,
     /// Applied to an empty snapshot, these rebuild it: tenants, jobs, runners, instances, back-offs,
-    /// strays, then the next numbers, each kind in the order of its keys.
+    /// drains, doubt, strays, then the next numbers, each kind in the order of its keys.
     pub changes: Vec<Change>,
     /// Why the jobs that wait do so, in the order of their keys.
     pub waits: Vec<WaitChange>,

@@ -8,9 +8,9 @@ use async_trait::async_trait;
 use remuda_core::job::{Attempt, Job, JobKey};
 use remuda_core::name::{ForgeName, InstallationId};
 use remuda_core::observation::StrayRegistration;
-use remuda_core::reason::BackoffKey;
+use remuda_core::reason::{BackoffKey, DrainKey};
 use remuda_core::runner::{Instance, InstanceId, Runner, RunnerId};
-use remuda_core::snapshot::{Backoff, Stray};
+use remuda_core::snapshot::{Backoff, Drain, Recovering, Stray};
 use remuda_core::tenant::{Met, TenantKey};
 use remuda_core::{Batch, Change, Delivery, Event, Timestamp, WaitChange};
 
@@ -41,6 +41,8 @@ struct State {
     instances: BTreeMap<InstanceId, Row<Instance>>,
     tenants: BTreeMap<TenantKey, Met>,
     backoffs: BTreeMap<BackoffKey, Backoff>,
+    drains: BTreeMap<DrainKey, Drain>,
+    recovering: Option<Recovering>,
     strays: BTreeMap<StrayRegistration, Stray>,
     next: Option<(RunnerId, InstanceId)>,
     events: BTreeMap<u64, Event>,
@@ -265,6 +267,10 @@ impl State {
         for (key, backoff) in &self.backoffs {
             changes.push(Change::Backoff(key.clone(), Some(backoff.clone())));
         }
+        for (key, drain) in &self.drains {
+            changes.push(Change::Drain(key.clone(), Some(drain.clone())));
+        }
+        changes.extend(self.recovering.clone().map(|doubt| Change::Recovering(Some(doubt))));
         for (key, stray) in &self.strays {
             changes.push(Change::Stray(key.clone(), Some(stray.clone())));
         }
@@ -287,6 +293,8 @@ impl State {
                 self.tenants.insert(met.tenant.key.clone(), (**met).clone());
             }
             Change::Backoff(key, value) => put_or_remove(&mut self.backoffs, key, value.as_ref()),
+            Change::Drain(key, value) => put_or_remove(&mut self.drains, key, value.as_ref()),
+            Change::Recovering(value) => self.recovering.clone_from(value),
             Change::Stray(key, value) => put_or_remove(&mut self.strays, key, value.as_ref()),
             Change::Next { runner, instance } => self.next = Some((*runner, *instance)),
             Change::ForgetJob(key) => {

@@ -8,10 +8,13 @@ use std::sync::Arc;
 
 use remuda_core::job::RunnerRef;
 use remuda_core::label::{LabelSet, Wanted};
-use remuda_core::name::{ForgeName, Login, PoolName, ProviderName, Resource, RunnerName};
+use remuda_core::name::{
+    ForgeName, ImageName, Login, NodeName, PoolName, ProviderName, Resource, RunnerName,
+};
 use remuda_core::pool::Needs;
-use remuda_core::reason::{BackoffKey, Reason};
+use remuda_core::reason::{BackoffKey, DrainKey, Reason};
 use remuda_core::runner::RunnerId;
+use remuda_core::snapshot::Proof;
 use remuda_core::tenant::{OwnerKind, Scope, TenantKey};
 use remuda_core::time::Timestamp;
 use serde::de::DeserializeOwned;
@@ -145,6 +148,8 @@ enum BackoffWire {
     Pool(String),
     Provider(String),
     Scope { forge: String, scope: String },
+    Image(String),
+    Node { provider: String, node: String },
 }
 
 impl From<&BackoffKey> for BackoffWire {
@@ -154,6 +159,10 @@ impl From<&BackoffKey> for BackoffWire {
             BackoffKey::Provider(provider) => Self::Provider(provider.to_string()),
             BackoffKey::Scope(forge, scope) => {
                 Self::Scope { forge: forge.to_string(), scope: scope.to_string() }
+            }
+            BackoffKey::Image(image) => Self::Image(image.to_string()),
+            BackoffKey::Node(provider, node) => {
+                Self::Node { provider: provider.to_string(), node: node.to_string() }
             }
         }
     }
@@ -167,8 +176,70 @@ impl BackoffWire {
             Self::Scope { forge, scope } => {
                 BackoffKey::Scope(ForgeName::new(&forge)?, scope.parse::<Scope>()?)
             }
+            Self::Image(image) => BackoffKey::Image(ImageName::new(&image)?),
+            Self::Node { provider, node } => {
+                BackoffKey::Node(ProviderName::new(&provider)?, NodeName::new(&node)?)
+            }
         })
     }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum DrainWire {
+    Pool(String),
+    Provider(String),
+    Node { provider: String, node: String },
+}
+
+impl From<&DrainKey> for DrainWire {
+    fn from(key: &DrainKey) -> Self {
+        match key {
+            DrainKey::Pool(pool) => Self::Pool(pool.to_string()),
+            DrainKey::Provider(provider) => Self::Provider(provider.to_string()),
+            DrainKey::Node(provider, node) => {
+                Self::Node { provider: provider.to_string(), node: node.to_string() }
+            }
+        }
+    }
+}
+
+impl DrainWire {
+    fn read(self) -> Result<DrainKey, Unreadable> {
+        Ok(match self {
+            Self::Pool(pool) => DrainKey::Pool(PoolName::new(&pool)?),
+            Self::Provider(provider) => DrainKey::Provider(ProviderName::new(&provider)?),
+            Self::Node { provider, node } => {
+                DrainKey::Node(ProviderName::new(&provider)?, NodeName::new(&node)?)
+            }
+        })
+    }
+}
+
+/// Causes as a JSON list.
+pub(crate) fn causes_text(causes: &[Arc<str>]) -> String {
+    text(&causes.iter().map(|cause| &**cause).collect::<Vec<_>>())
+}
+
+/// Causes from a JSON list.
+pub(crate) fn causes(text: &str) -> Result<Vec<Arc<str>>, Unreadable> {
+    Ok(wire::<Vec<String>>(text)?.into_iter().map(Arc::from).collect())
+}
+
+/// The word for what shows that something works again.
+pub(crate) fn proof_text(proof: Proof) -> &'static str {
+    match proof {
+        Proof::Job => "job",
+        Proof::End => "end",
+    }
+}
+
+/// What shows that something works again, from its word.
+pub(crate) fn proof(text: &str) -> Result<Proof, Unreadable> {
+    [Proof::Job, Proof::End]
+        .into_iter()
+        .find(|proof| proof_text(*proof) == text)
+        .ok_or_else(|| format!("{text:?} proves nothing").into())
 }
 
 #[derive(Serialize, Deserialize)]
@@ -182,6 +253,8 @@ enum ReasonWire {
     TenantAtCap { tenant: TenantWire, cap: u32 },
     BackingOff { what: BackoffWire, until: i64, because: String },
     Proving { what: BackoffWire },
+    Quarantined { what: BackoffWire, since: i64, until: i64, because: String },
+    Drained { what: DrainWire, who: String, why: String, since: i64 },
     TrustUnknown { pool: String },
     NotTrusted { pool: String },
     RunnerStarting { runner: u64 },
@@ -211,6 +284,18 @@ impl From<&Reason> for ReasonWire {
                 because: because.to_string(),
             },
             Reason::Proving { what } => Self::Proving { what: what.into() },
+            Reason::Quarantined { what, since, until, because } => Self::Quarantined {
+                what: what.into(),
+                since: since.as_millis(),
+                until: until.as_millis(),
+                because: because.to_string(),
+            },
+            Reason::Drained { what, who, why, since } => Self::Drained {
+                what: what.into(),
+                who: who.to_string(),
+                why: why.to_string(),
+                since: since.as_millis(),
+            },
             Reason::TrustUnknown(pool) => Self::TrustUnknown { pool: pool.to_string() },
             Reason::NotTrusted(pool) => Self::NotTrusted { pool: pool.to_string() },
             Reason::RunnerStarting(runner) => Self::RunnerStarting { runner: runner.0 },
@@ -245,6 +330,18 @@ impl ReasonWire {
                 because: because.into(),
             },
             Self::Proving { what } => Reason::Proving { what: what.read()? },
+            Self::Quarantined { what, since, until, because } => Reason::Quarantined {
+                what: what.read()?,
+                since: Timestamp::from_millis(since),
+                until: Timestamp::from_millis(until),
+                because: because.into(),
+            },
+            Self::Drained { what, who, why, since } => Reason::Drained {
+                what: what.read()?,
+                who: who.into(),
+                why: why.into(),
+                since: Timestamp::from_millis(since),
+            },
             Self::TrustUnknown { pool } => Reason::TrustUnknown(PoolName::new(&pool)?),
             Self::NotTrusted { pool } => Reason::NotTrusted(PoolName::new(&pool)?),
             Self::RunnerStarting { runner } => Reason::RunnerStarting(RunnerId(runner)),

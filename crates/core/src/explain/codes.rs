@@ -75,6 +75,18 @@ pub const CODES: &[Code] = &[
         "That runner comes online, or fails and the wait begins anew.",
     ),
     job(
+        "quarantined",
+        Operator,
+        "A pool, an image or a node failed many times in a row, and is only tried now and then.",
+        "Mend what the last failure names, then `remuda release`; a runner that gets a job ends it too.",
+    ),
+    job(
+        "drained",
+        Operator,
+        "A person ordered that nothing new is placed on the pool, the provider or the node.",
+        "`remuda resume`.",
+    ),
+    job(
         "trust_unknown",
         Nobody,
         "The pool is for trusted jobs, and whether this one is has not been judged yet.",
@@ -181,7 +193,7 @@ pub const CODES: &[Code] = &[
         "provider_undeclared",
         Operator,
         "The provider of its instance is no longer in the fleet file, so nothing can be asked of it.",
-        "Declare the provider again, with max = 0, until its instances are gone.",
+        "Declare the provider again, without a pool that uses it, until its instances are gone.",
     ),
     runner(
         "held",

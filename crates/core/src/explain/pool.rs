@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use super::Standing;
 use crate::actions::next_try;
 use crate::fleet::Provider;
+use crate::health::obstacle;
 use crate::observation::Subject;
 use crate::plan::obstacles;
 use crate::pool::Pool;
-use crate::reason::{BackoffKey, Reason};
+use crate::reason::{BackoffKey, DrainKey, Reason};
 use crate::runner::{Runner, RunnerState};
 use crate::snapshot::Snapshot;
 use crate::tenant::Scope;
@@ -65,7 +66,21 @@ pub fn provider(world: &Snapshot, provider: &Provider) -> Vec<Standing> {
     if provider.max.is_some_and(|max| held >= max as usize) {
         all.push(Standing::from(&Reason::ProviderFull(provider.name.clone())));
     }
-    let key = BackoffKey::Provider(provider.name.clone());
-    all.extend(Reason::waiting_out(world, key).map(|reason| Standing::from(&reason)));
+    all.extend(restrictions(world, provider).map(|reason| Standing::from(&reason)));
     all
+}
+
+/// What keeps a provider or one of its nodes from another instance, by order or after failures.
+fn restrictions(world: &Snapshot, provider: &Provider) -> impl Iterator<Item = Reason> {
+    let name = &provider.name;
+    let drained = world.drains().filter(move |(key, _)| match key {
+        DrainKey::Provider(of) | DrainKey::Node(of, _) => of == name,
+        DrainKey::Pool(_) => false,
+    });
+    let failing = world.backoffs().map(|(key, _)| key).filter(move |key| match key {
+        BackoffKey::Provider(of) | BackoffKey::Node(of, _) => of == name,
+        BackoffKey::Pool(_) | BackoffKey::Scope(..) | BackoffKey::Image(_) => false,
+    });
+    let drained = drained.map(|(what, drain)| Reason::drained(what.clone(), drain));
+    drained.chain(failing.filter_map(|key| obstacle(world, key, 0)))
 }

@@ -1,10 +1,11 @@
 //! What a runner is doing or waiting for.
 
 use super::Standing;
-use crate::actions::{BUSY_UNEXPLAINED, DESTROY_AGAIN, next_try};
+use crate::actions::next_try;
+use crate::health::obstacle;
 use crate::observation::Subject;
 use crate::pool::Limits;
-use crate::reason::{BackoffKey, Reason};
+use crate::reason::BackoffKey;
 use crate::runner::{Instance, InstanceState, Runner, RunnerState};
 use crate::snapshot::Snapshot;
 use crate::time::Timestamp;
@@ -40,11 +41,12 @@ fn pending(world: &Snapshot, runner: &Runner, instance: &Instance) -> Vec<Standi
         let text = format!("its launch at provider {} is under way", instance.provider);
         return vec![Standing::new("launching", text).since(launch.at).next(launch.deadline)];
     }
-    let mut all: Vec<Standing> = BackoffKey::of(runner, instance)
-        .into_iter()
-        .filter_map(|key| Reason::waiting_out(world, key))
-        .map(|reason| Standing::from(&reason))
-        .collect();
+    let mut all: Vec<Standing> =
+        BackoffKey::of(runner, instance, world.fleet.pools.get(&runner.pool))
+            .into_iter()
+            .filter_map(|key| obstacle(world, &key, 0))
+            .map(|reason| Standing::from(&reason))
+            .collect();
     let provider = world.fleet.providers.get(&instance.provider);
     let under_way = world
         .existing_instances()
@@ -97,7 +99,7 @@ fn busy(world: &Snapshot, runner: &Runner, instance: &Instance, limits: &Limits)
         let asked = world.looked(&Subject::Runner(runner.id)).asked_at;
         let since = asked.or(runner.since.at(RunnerState::Busy));
         let text = "the forge says that it has a job and has not told of which";
-        let next = since.map(|at| at + BUSY_UNEXPLAINED);
+        let next = since.map(|at| at + world.fleet.grace.unexplained);
         return Standing::new("busy_unexplained", text).next(next);
     }
     let job = runner.job.as_ref().map_or_else(String::new, ToString::to_string);
@@ -110,7 +112,7 @@ fn stopping(world: &Snapshot, instance: &Instance) -> Standing {
     if !world.fleet.providers.contains_key(&instance.provider) {
         return undeclared(instance);
     }
-    let again = instance.destroyed_at.map(|at| at + DESTROY_AGAIN);
+    let again = instance.destroyed_at.map(|at| at + world.fleet.grace.destroy);
     let next = next_try(world, &Subject::Instance(instance.id)).max(again);
     let text = format!("its instance at provider {} is being ended", instance.provider);
     Standing::new("destroying", text).next(next)

@@ -2,6 +2,7 @@
 //!
 //! Secrets are only ever named here, by the place they are read from.
 
+mod grace;
 mod meant;
 mod parse;
 mod pools;
@@ -22,6 +23,7 @@ use crate::name::{ForgeName, GroupName, ImageName, Login, PoolName, ProviderName
 use crate::pool::Pool;
 use crate::tenant::Scope;
 
+pub use grace::{Grace, Quarantine};
 pub use parse::parse;
 pub use problem::{PROBLEMS_MAX, Problem, Problems, Source};
 pub use schema::{Absent, Key, SCHEMA, Section};
@@ -42,6 +44,10 @@ pub struct Fleet {
     pub pools: BTreeMap<PoolName, Pool>,
     /// How much each tenant may use.
     pub tenants: Tenants,
+    /// How long facts that may be a moment's error must last.
+    pub grace: Grace,
+    /// When what keeps failing is left alone.
+    pub quarantine: Quarantine,
 }
 
 impl Fleet {

@@ -7,6 +7,7 @@ use serde_spanned::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::Fleet;
+use super::grace;
 use super::pools;
 use super::problem::{Basis, Found, Place, Problems, Source, show};
 use super::read::{Item, Named, Reader, Table};
@@ -102,6 +103,12 @@ fn fleet(r: &mut Reader, documents: &[Spanned<DeValue<'_>>]) -> Fleet {
     for server in part("server") {
         fleet.server = section::server(r, server.item).unwrap_or_default();
     }
+    for named in part("grace") {
+        fleet.grace = grace::grace(r, named.item).unwrap_or_default();
+    }
+    for named in part("quarantine") {
+        fleet.quarantine = grace::quarantine(r, named.item).unwrap_or_default();
+    }
     for named in part("forge") {
         let forge = section::forge(r, named);
         fleet.forges.extend(forge.map(|forge| (forge.name.clone(), forge)));
@@ -123,15 +130,18 @@ fn fleet(r: &mut Reader, documents: &[Spanned<DeValue<'_>>]) -> Fleet {
     fleet
 }
 
-/// Sorts the tables of one source by kind. Server tables go by the name of their key.
+/// Tables of which there is one, without a name.
+const SINGLE: [&str; 3] = ["server", "grace", "quarantine"];
+
+/// Sorts the tables of one source by kind. Single ones go by the name of their key.
 fn gather<'a>(r: &mut Reader, root: &Table<'a>, parts: &mut Parts<'a>) {
     for key in ROOT.keys {
         let Some(field) = root.get(key.name) else { continue };
         let known = parts.entry(key.name).or_default();
-        if key.name == "server" {
+        if SINGLE.contains(&key.name) {
             let at = field.place();
             if !known.is_empty() {
-                r.note(at, "\"server\" is declared twice", None);
+                r.note(at, format!("{:?} is declared twice", key.name), None);
             }
             known.push(Named { name: key.name, at, item: field.item });
             continue;

@@ -351,6 +351,23 @@ impl Reader {
         }
     }
 
+    /// A duration within bounds, `absent` if the key is not there.
+    pub(super) fn span_or(
+        &mut self,
+        table: &Table<'_>,
+        key: &str,
+        (least, most): (Duration, Duration),
+        absent: Duration,
+    ) -> Option<Duration> {
+        let span = self.duration_or(table, key, absent)?;
+        if (least..=most).contains(&span) {
+            return Some(span);
+        }
+        let takes = table.get(key).map_or("", |field| field.key.takes);
+        self.note(table.place(key), format!("{key:?} takes {takes}"), None);
+        None
+    }
+
     /// The entries of a list, each to be read as `read` does; `None` if any could not be.
     pub(super) fn list<T>(
         &mut self,

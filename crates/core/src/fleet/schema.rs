@@ -73,6 +73,7 @@ const fn part(
     key(name, TABLE, "", absent, about, also)
 }
 
+use super::grace::{GRACE, QUARANTINE};
 use Absent::{Means, Required, Without};
 
 pub(super) static ROOT: Section = Section {
@@ -85,6 +86,8 @@ pub(super) static ROOT: Section = Section {
         part("image", Required, "What instances run, by name.", &["images"]),
         part("pool", Required, "Runners by kind, by name.", &["pools", "runner", "runners"]),
         part("tenant", Without("its defaults"), "How much each account may use.", &["tenants"]),
+        part("grace", Without("its defaults"), "How long what may be an error must last.", NONE),
+        part("quarantine", Without("its defaults"), "When what keeps failing is left alone.", NONE),
     ],
 };
 
@@ -547,7 +550,7 @@ pub(super) static LIMITS: Section = Section {
 };
 
 /// Every section a fleet file may hold, in the order of the reference page.
-pub static SCHEMA: [&Section; 16] = [
+pub static SCHEMA: [&Section; 18] = [
     &ROOT,
     &SERVER,
     &FORGE,
@@ -564,4 +567,6 @@ pub static SCHEMA: [&Section; 16] = [
     &LIMITS,
     &DEFAULT_TENANT,
     &TENANT,
+    &GRACE,
+    &QUARANTINE,
 ];

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use toml::de::DeFloat;
 
@@ -274,7 +275,7 @@ pub(super) fn provider(r: &mut Reader, named: Named<'_>) -> Option<Provider> {
     });
     let max = r.count_or(&table, "max", 1, None::<u32>);
     let launches_max = r.count_or(&table, "launches", 1, 8);
-    let minute = std::time::Duration::from_mins(1);
+    let minute = Duration::from_mins(1);
     let launch_deadline = r.duration_or(&table, "launch_deadline", minute);
     let poll = r.duration_or(&table, "poll", minute / 2);
     let absent = r.duration_or(&table, "absent", minute);

@@ -1,50 +1,17 @@
 //! Facts that are answers to our own calls.
 
 use std::sync::Arc;
-use std::time::Duration;
 
+use crate::health::{Failure, failed_again};
 use crate::name::{ForgeName, NodeName};
 use crate::observation::{Call, Cause, Subject};
 use crate::reason::BackoffKey;
 use crate::runner::{
     Instance, InstanceId, InstanceState, Outcome, Registration, RunnerId, RunnerState,
 };
-use crate::snapshot::{Backoff, Change, Looked, Snapshot, Stray};
+use crate::snapshot::{Backoff, Change, Looked, Proof, Snapshot, Stray};
 use crate::tenant::Scope;
 use crate::time::Timestamp;
-
-/// The first wait after a failure; it doubles with each further one.
-const BACKOFF_FIRST: Duration = Duration::from_secs(2);
-/// The longest wait after failures.
-const BACKOFF_LONGEST: Duration = Duration::from_mins(5);
-
-/// How long to wait after this many failures in a row.
-pub(crate) fn backoff(failures: u32) -> Duration {
-    let doublings = failures.saturating_sub(1).min(16);
-    BACKOFF_LONGEST.min(BACKOFF_FIRST * 2_u32.pow(doublings))
-}
-
-/// One more failure of `key`, without waiting on account of those that were under way with it.
-pub(crate) fn failed_again(
-    world: &Snapshot,
-    key: BackoffKey,
-    because: &Arc<str>,
-    full: bool,
-) -> Change {
-    let old = world.backoffs.get(&key);
-    let failures = match old {
-        // Launches that were begun together fail together: they count once.
-        Some(old) if old.until > world.now => old.failures,
-        Some(old) => old.failures.saturating_add(1),
-        None => 1,
-    };
-    let until = world.now + backoff(failures);
-    let because = because.clone();
-    // What was said to last until an instant does not end sooner because something else failed.
-    let stated = old.filter(|old| old.full && old.until > until);
-    let (until, full) = stated.map_or((until, full), |old| (old.until, true));
-    Change::Backoff(key, Some(Backoff { failures, until, because, full }))
-}
 
 /// The forge's half of a launch succeeded.
 pub(super) fn registered(world: &Snapshot, id: RunnerId, registration: u64) -> Vec<Change> {
@@ -173,9 +140,19 @@ fn limited(world: &Snapshot, (forge, scope): (ForgeName, Scope), until: Timestam
     let key = BackoffKey::Scope(forge, scope);
     let old = world.backoffs.get(&key);
     let failures = old.map_or(0, |backoff| backoff.failures);
+    let since = old.map_or(world.now, |backoff| backoff.since);
     let until = old.map_or(until, |backoff| backoff.until.max(until));
-    let because = "the forge limits the rate of calls".into();
-    Change::Backoff(key, Some(Backoff { failures, until, because, full: true }))
+    let backoff = Backoff {
+        failures,
+        since,
+        failed_at: world.now,
+        until,
+        because: "the forge limits the rate of calls".into(),
+        earlier: Vec::new(),
+        proof: Proof::Job,
+        full: true,
+    };
+    Change::Backoff(key, Some(backoff))
 }
 
 fn place_of(world: &Snapshot, subject: &Subject) -> Option<(ForgeName, Scope)> {
@@ -217,16 +194,18 @@ fn launch_failed(
     let provider = BackoffKey::Provider(row.provider.clone());
     let pool = BackoffKey::Pool(runner.pool.clone());
     let scope = BackoffKey::Scope(runner.forge.clone(), runner.scope.clone());
+    let begun_at = row.launch.map(|launch| launch.at).filter(|_| cause == Cause::Invalid);
+    let full = cause == Cause::Full;
+    let failure = Failure { because: message, full, begun_at, proof: Proof::Job };
     let consequence = match cause {
         Cause::Limited { until } => {
             limited(world, (runner.forge.clone(), runner.scope.clone()), until)
         }
-        Cause::Full => failed_again(world, provider, message, true),
         Cause::Transient | Cause::Unknown | Cause::Invalid if registering => {
-            failed_again(world, scope, message, false)
+            failed_again(world, scope, &failure)
         }
-        Cause::Transient | Cause::Unknown => failed_again(world, provider, message, false),
-        Cause::Invalid => failed_again(world, pool, message, false),
+        Cause::Full | Cause::Transient | Cause::Unknown => failed_again(world, provider, &failure),
+        Cause::Invalid => failed_again(world, pool, &failure),
     };
     vec![Change::Instance(Box::new(row)), Change::Runner(Box::new(runner)), consequence]
 }

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::health::proven;
 use crate::job::{
     Attempt, Conclusion, Doubt, Job, JobKey, JobState, PAST_RUNNERS_MAX, RunnerRef, Trust,
 };
 use crate::name::ForgeName;
 use crate::observation::{JobSeen, Source, Subject};
 use crate::runner::{Outcome, Registration, Runner, RunnerState};
-use crate::snapshot::{Change, Looked, Note, Snapshot};
+use crate::snapshot::{Change, Looked, Note, Proof, Snapshot};
 use crate::tenant::{Met, Scope};
 use crate::time::Timestamp;
 
@@ -227,13 +228,21 @@ fn bind(world: &Snapshot, job: &Job) -> Vec<Change> {
     if runner == *old {
         return Vec::new();
     }
+    let ended = runner.job_ended_at.is_some() && old.job_ended_at.is_none();
+    let begun = (old.state < RunnerState::Busy).then_some(Proof::Job);
+    let proof = if ended { Some(Proof::End) } else { begun };
     let mut changes = vec![Change::Runner(Box::new(runner))];
-    changes.extend(super::supply::proven(world, old));
+    changes.extend(proof.into_iter().flat_map(|proof| proven(world, old, proof)));
     changes
 }
 
 fn ours<'a>(world: &'a Snapshot, named: &RunnerRef) -> Option<&'a Runner> {
-    world.runner_named(&named.name)
+    // A registration under our runner's name and another id is not our runner.
+    let is_it = |runner: &&Runner| match runner.registration {
+        Registration::Made(id) => id == named.id,
+        Registration::Unknown | Registration::Removed => true,
+    };
+    world.runner_named(&named.name).filter(is_it)
 }
 
 /// The forge knows no such job. Once proves nothing; for longer than it keeps any job, it is over,

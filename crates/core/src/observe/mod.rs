@@ -7,12 +7,11 @@ mod answer;
 mod job;
 mod supply;
 
-pub(crate) use answer::{backoff, failed_again};
 pub(crate) use job::doubted;
 
 use crate::observation::{Observation, Order};
-use crate::runner::{Hold, Outcome, RunnerState};
-use crate::snapshot::{Change, Snapshot};
+use crate::runner::{Hold, Outcome, Runner, RunnerId, RunnerState};
+use crate::snapshot::{Change, Drain, Snapshot};
 
 /// The rows that change on account of one fact; `world.now` is the time of the fold.
 pub fn observe(world: &Snapshot, seen: &Observation) -> Vec<Change> {
@@ -50,19 +49,30 @@ pub fn observe(world: &Snapshot, seen: &Observation) -> Vec<Change> {
 }
 
 fn ordered(world: &Snapshot, order: &Order) -> Vec<Change> {
-    let (Order::Hold { runner: id, .. }
-    | Order::Release { runner: id }
-    | Order::DrainRunner { runner: id }) = order;
-    let Some(mut runner) = world.runner(*id).cloned() else { return Vec::new() };
     match order {
-        Order::Hold { who, why, .. } => {
+        Order::Hold { runner, who, why } => to_runner(world, *runner, |runner| {
             runner.hold = Some(Hold { who: who.clone(), why: why.clone(), since: world.now });
+        }),
+        Order::Release { runner } => to_runner(world, *runner, |runner| runner.hold = None),
+        Order::DrainRunner { runner } => to_runner(world, *runner, |runner| {
+            if runner.state.is_supply() {
+                runner.enter(RunnerState::Draining, Some(Outcome::Ordered), world.now);
+            }
+        }),
+        Order::Drain { what, who, why } => {
+            let since = world.drain(what).map_or(world.now, |drain| drain.since);
+            let drain = Drain { who: who.clone(), why: why.clone(), since };
+            vec![Change::Drain(what.clone(), Some(drain))]
         }
-        Order::Release { .. } => runner.hold = None,
-        Order::DrainRunner { .. } if runner.state.is_supply() => {
-            runner.enter(RunnerState::Draining, Some(Outcome::Ordered), world.now);
-        }
-        Order::DrainRunner { .. } => return Vec::new(),
+        Order::Resume { what } => vec![Change::Drain(what.clone(), None)],
+        Order::Forgive { what } => vec![Change::Backoff(what.clone(), None)],
+        Order::Confirm => vec![Change::Recovering(None)],
     }
-    vec![Change::Runner(Box::new(runner))]
+}
+
+fn to_runner(world: &Snapshot, id: RunnerId, order: impl FnOnce(&mut Runner)) -> Vec<Change> {
+    let Some(old) = world.runner(id) else { return Vec::new() };
+    let mut runner = old.clone();
+    order(&mut runner);
+    if runner == *old { Vec::new() } else { vec![Change::Runner(Box::new(runner))] }
 }

@@ -8,18 +8,16 @@ use std::time::Duration;
 
 use crate::name::{ForgeName, ProviderName};
 use crate::observation::{Condition, InstanceSeen, RunnerSeen, StrayRegistration, Subject};
-use crate::reason::BackoffKey;
 use crate::runner::{
     Exit, Instance, InstanceId, InstanceState, LaunchCall, Outcome, Registration, Runner, RunnerId,
     RunnerState,
 };
-use crate::snapshot::{Change, Looked, Orphan, Snapshot, Stray};
+use crate::snapshot::{Change, Looked, Orphan, Recovering, Snapshot, Stray};
 use crate::tenant::Scope;
 use crate::time::Timestamp;
 
-/// A forge's listing may lag behind its own answers. A runner must have been idle this long before its
-/// absence from a listing counts, and absent this long before its registration is taken for lost.
-const REGISTRATION_LAG: Duration = Duration::from_mins(1);
+/// How far ahead of our books a runner's number may be and still be believed.
+const AHEAD_MAX: u64 = 1_000_000;
 
 fn looked(world: &Snapshot, subject: Subject, asked_at: Timestamp) -> Change {
     let asked_at = world.looked(&subject).asked_at.max(Some(asked_at));
@@ -52,17 +50,20 @@ pub(super) fn runners(
         }
     }
     for seen in listed.values() {
-        match world.runner_named(&seen.name).filter(|r| r.state < RunnerState::Gone) {
-            Some(runner) => changes.extend(registered(world, runner, seen)),
+        let known = world.runner_named(&seen.name).filter(|r| r.state < RunnerState::Gone);
+        match known.filter(|runner| is_of(world, runner, (forge, scope), seen)) {
+            Some(runner) => changes.extend(registered(world, runner, seen, asked_at)),
             None => changes.push(stray(world, forge, scope, asked_at, seen)),
         }
     }
+    changes.extend(younger_registration(world, &prefix, &listed));
     for (key, stray) in &world.strays {
         let here = key.forge == *forge && key.scope == *scope;
         if here && !listed.contains_key(&key.id) && asked_at > stray.last_seen {
             changes.push(Change::Stray(key.clone(), None));
         }
     }
+    let lag = world.fleet.grace.registration;
     for runner in world.runners_in(RunnerState::Idle) {
         let here = runner.forge == *forge && runner.scope == *scope;
         let connected = match runner.registration {
@@ -71,7 +72,7 @@ pub(super) fn runners(
             Registration::Removed => false,
         };
         let since = runner.since.at(RunnerState::Idle).unwrap_or(world.now);
-        if here && !overtaken && asked_at >= since + REGISTRATION_LAG {
+        if here && !overtaken && asked_at >= since + lag {
             let change =
                 if connected { found(world, runner) } else { lacking(world, runner, asked_at) };
             changes.extend(change);
@@ -90,13 +91,14 @@ fn found(world: &Snapshot, runner: &Runner) -> Option<Change> {
 /// ask the forge to remove it, because a runner whose registration was used up keeps listening for ever
 /// (actions/runner #4617).
 fn lacking(world: &Snapshot, runner: &Runner, asked_at: Timestamp) -> Option<Change> {
+    let lag = world.fleet.grace.registration;
     let subject = Subject::Runner(runner.id);
     match world.looked(&subject).failed_at {
         None => {
             let looked = Looked { failed_at: Some(asked_at), failures: 1, ..Looked::default() };
             Some(Change::Looked(subject, looked))
         }
-        Some(first) if asked_at >= first + REGISTRATION_LAG => {
+        Some(first) if asked_at >= first + lag => {
             let mut runner = runner.clone();
             runner.enter(RunnerState::Draining, Some(Outcome::Died), world.now);
             Some(Change::Runner(Box::new(runner)))
@@ -105,7 +107,31 @@ fn lacking(world: &Snapshot, runner: &Runner, asked_at: Timestamp) -> Option<Cha
     }
 }
 
-fn registered(world: &Snapshot, old: &Runner, seen: &RunnerSeen) -> Vec<Change> {
+/// True if a registration that bears a runner's name is the runner's. One in another place or under
+/// another id is not, nor is one of a runner whose launch was never begun.
+fn is_of(
+    world: &Snapshot,
+    runner: &Runner,
+    (forge, scope): (&ForgeName, &Scope),
+    seen: &RunnerSeen,
+) -> bool {
+    let made = match runner.registration {
+        Registration::Made(id) => id == seen.id,
+        Registration::Unknown => {
+            world.instance(runner.instance).is_some_and(|instance| instance.launch.is_some())
+        }
+        // A listing that lags behind the removal.
+        Registration::Removed => true,
+    };
+    made && runner.forge == *forge && runner.scope == *scope
+}
+
+fn registered(
+    world: &Snapshot,
+    old: &Runner,
+    seen: &RunnerSeen,
+    asked_at: Timestamp,
+) -> Vec<Change> {
     let mut runner = old.clone();
     if runner.registration == Registration::Unknown {
         runner.registration = Registration::Made(seen.id);
@@ -117,15 +143,46 @@ fn registered(world: &Snapshot, old: &Runner, seen: &RunnerSeen) -> Vec<Change> 
     if runner != *old {
         changes.push(Change::Runner(Box::new(runner)));
     }
+    // Who is online is not gone: what the provider's listing lacked, it lacked wrongly.
+    let lacking = |row: &&Instance| {
+        row.state == InstanceState::Live && row.missing_since.is_some_and(|since| asked_at > since)
+    };
+    if let Some(row) = world.instance(old.instance).filter(|_| seen.online).filter(lacking) {
+        changes.push(Change::Instance(Box::new(Instance { missing_since: None, ..row.clone() })));
+    }
     changes
 }
 
-/// A runner of the pool got a job: the pool's failures are over. That it came online does not prove as
-/// much: what ends right after would be made again and again without a growing wait.
-pub(super) fn proven(world: &Snapshot, runner: &Runner) -> Option<Change> {
-    let key = BackoffKey::Pool(runner.pool.clone());
-    let waiting = runner.state < RunnerState::Busy && world.backoffs.contains_key(&key);
-    waiting.then_some(Change::Backoff(key, None))
+/// A registration of ours with a number that these books have yet to give: they are older than what they
+/// describe. Names are anybody's to give, so a number far ahead is not believed.
+fn younger_registration(
+    world: &Snapshot,
+    prefix: &str,
+    listed: &BTreeMap<u64, &RunnerSeen>,
+) -> Vec<Change> {
+    let number = |seen: &&RunnerSeen| {
+        let (_, number) = seen.name.as_str().strip_prefix(prefix)?.rsplit_once('-')?;
+        number.parse::<u64>().ok()
+    };
+    let given = world.next_runner.0;
+    let ahead = given..given.saturating_add(AHEAD_MAX);
+    let youngest = listed.values().filter_map(number).filter(|n| ahead.contains(n)).max();
+    youngest.map_or(Vec::new(), |number| {
+        let because = format!("a runner is numbered {number}, and the next would be {given}");
+        let next = (RunnerId(number + 1), world.next_instance);
+        outdated(world, because, next)
+    })
+}
+
+/// Our books are older than what they describe (a restored copy): no number is given twice, and nothing
+/// is removed for want of a row before all has been seen.
+fn outdated(
+    world: &Snapshot,
+    because: String,
+    (runner, instance): (RunnerId, InstanceId),
+) -> Vec<Change> {
+    let doubt = Recovering { since: world.now, because: because.into() };
+    vec![Change::Recovering(Some(doubt)), Change::Next { runner, instance }]
 }
 
 fn stray(
@@ -170,9 +227,10 @@ pub(super) fn instances(
             None => changes.push(orphan(world, provider, asked_at, seen)),
         }
     }
-    for row in world.instances().filter(|row| row.provider == *provider) {
+    let blank = is_blank(world, provider, asked_at, &listed);
+    for row in world.existing_instances().filter(|row| row.provider == *provider) {
         if !overtaken && !listed.contains(&row.id) {
-            changes.extend(absent(world, row, asked_at));
+            changes.extend(absent(world, row, asked_at, blank));
         }
     }
     for ((owner, id), orphan) in &world.orphans {
@@ -181,10 +239,13 @@ pub(super) fn instances(
         }
     }
     if highest >= world.next_instance {
-        // Our books are older than what they describe (a restored copy): never give a number twice.
         let next = highest.0.saturating_add(1);
-        let (instance, runner) = (InstanceId(next), RunnerId(next));
-        changes.push(Change::Next { runner: runner.max(world.next_runner), instance });
+        let because = format!(
+            "provider {provider} has instance {highest}, and the next would be {}",
+            world.next_instance
+        );
+        let next = (RunnerId(next).max(world.next_runner), InstanceId(next));
+        changes.extend(outdated(world, because, next));
     }
     changes
 }
@@ -214,8 +275,10 @@ pub(super) fn answered(world: &Snapshot, launch: Option<LaunchCall>) -> LaunchCa
 
 /// What a listing's lack of an instance says. A launch in flight may still land, a listing asked before
 /// the answer says nothing, and a single surprise is not believed.
-fn absent(world: &Snapshot, old: &Instance, asked_at: Timestamp) -> Option<Change> {
+fn absent(world: &Snapshot, old: &Instance, asked_at: Timestamp, blank: bool) -> Option<Change> {
     let patience = world.fleet.providers.get(&old.provider).map_or(Duration::ZERO, |p| p.absent);
+    let alone = blank && !is_lost_to_forge(world, old);
+    let patience = if alone { patience.max(world.fleet.grace.blank) } else { patience };
     let launch = old.launch?;
     let mut row = old.clone();
     match old.state {
@@ -234,6 +297,36 @@ fn absent(world: &Snapshot, old: &Instance, asked_at: Timestamp) -> Option<Chang
         }
     }
     (row != *old).then(|| Change::Instance(Box::new(row)))
+}
+
+/// True if a listing lacks everything that it should show: more likely a provider's error than the end
+/// of everything at once.
+fn is_blank(
+    world: &Snapshot,
+    provider: &ProviderName,
+    asked_at: Timestamp,
+    listed: &BTreeSet<InstanceId>,
+) -> bool {
+    let mut expected = world
+        .existing_instances()
+        .filter(|row| {
+            let answered = row.launch.and_then(|launch| launch.answered_at);
+            row.provider == *provider
+                && row.state > InstanceState::Launching
+                && row.destroyed_at.is_none()
+                && answered.is_some_and(|at| at < asked_at)
+        })
+        .peekable();
+    expected.peek().is_some() && expected.all(|row| !listed.contains(&row.id))
+}
+
+/// True if the forge no longer has the runner of an instance connected: a second witness.
+fn is_lost_to_forge(world: &Snapshot, instance: &Instance) -> bool {
+    let runner = instance.runner().and_then(|id| world.runner(id));
+    runner.is_some_and(|runner| {
+        runner.state == RunnerState::Idle
+            && world.looked(&Subject::Runner(runner.id)).failed_at.is_some()
+    })
 }
 
 fn orphan(

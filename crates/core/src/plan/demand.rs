@@ -92,7 +92,8 @@ fn is_held_back(world: &Snapshot, runner: &Runner) -> bool {
     let waits = |key: &BackoffKey| world.backoffs.get(key).is_some_and(|b| b.until > world.now);
     runner.state == RunnerState::Pending
         && world.instance(runner.instance).is_some_and(|instance| {
-            instance.launch.is_none() && BackoffKey::of(runner, instance).iter().any(waits)
+            let pool = world.fleet.pools.get(&runner.pool);
+            instance.launch.is_none() && BackoffKey::of(runner, instance, pool).iter().any(waits)
         })
 }
 

@@ -3,15 +3,22 @@
 use std::collections::BTreeMap;
 
 use crate::fleet::Fleet;
+use crate::health::{obstacle, tries};
 use crate::job::Trust;
-use crate::name::{ForgeName, NodeName, PoolName, ProviderName, Resource};
+use crate::name::{NodeName, PoolName, ProviderName, Resource};
 use crate::pool::{Audience, Needs, Pool};
-use crate::reason::{BackoffKey, Reason};
-use crate::runner::RunnerState;
+use crate::reason::{BackoffKey, DrainKey, Reason};
 use crate::snapshot::Snapshot;
 use crate::tenant::Scope;
 
-type Free = BTreeMap<NodeName, BTreeMap<Resource, u64>>;
+type Units = BTreeMap<Resource, u64>;
+type Nodes = BTreeMap<NodeName, Node>;
+
+/// What a node has left, and what forbids placing anything there.
+struct Node {
+    free: Units,
+    shut: Option<Reason>,
+}
 
 /// What is taken, counted once and kept up to date while planning.
 pub(super) struct Room<'a> {
@@ -19,10 +26,9 @@ pub(super) struct Room<'a> {
     fleet: &'a Fleet,
     in_pool: BTreeMap<&'a PoolName, u32>,
     at_provider: BTreeMap<&'a ProviderName, u32>,
-    unproven: BTreeMap<&'a PoolName, u32>,
-    unproven_at: BTreeMap<&'a ProviderName, u32>,
-    unproven_in: BTreeMap<(&'a ForgeName, &'a Scope), u32>,
-    free: BTreeMap<ProviderName, Free>,
+    /// Runners that something in a back-off is being tried with.
+    trying: BTreeMap<&'a BackoffKey, u32>,
+    nodes: BTreeMap<&'a ProviderName, Nodes>,
 }
 
 impl<'a> Room<'a> {
@@ -32,35 +38,52 @@ impl<'a> Room<'a> {
             fleet: &world.fleet,
             in_pool: BTreeMap::new(),
             at_provider: BTreeMap::new(),
-            unproven: BTreeMap::new(),
-            unproven_at: BTreeMap::new(),
-            unproven_in: BTreeMap::new(),
-            free: world.capacity.iter().map(|(p, c)| (p.clone(), c.nodes.clone())).collect(),
+            trying: BTreeMap::new(),
+            nodes: BTreeMap::new(),
         };
-        for runner in world.active_runners() {
-            if runner.state < RunnerState::Idle {
-                *room.unproven.entry(&runner.pool).or_default() += 1;
-                *room.unproven_in.entry((&runner.forge, &runner.scope)).or_default() += 1;
-                if let Some(pool) = world.fleet.pools.get(&runner.pool) {
-                    *room.unproven_at.entry(&pool.provider).or_default() += 1;
-                }
-            }
-        }
+        room.count_trials();
         room.count_instances();
         room
     }
 
+    fn count_trials(&mut self) {
+        let world = self.world;
+        if world.backoffs.is_empty() {
+            return;
+        }
+        for runner in world.active_runners() {
+            let Some(instance) = world.instance(runner.instance) else { continue };
+            let pool = world.fleet.pools.get(&runner.pool);
+            for key in BackoffKey::of(runner, instance, pool) {
+                if let Some((key, _)) = world.backoffs.get_key_value(&key)
+                    && tries(world, key, runner)
+                {
+                    *self.trying.entry(key).or_default() += 1;
+                }
+            }
+        }
+    }
+
     fn count_instances(&mut self) {
+        let world = self.world;
+        for (provider, capacity) in &world.capacity {
+            let node = |(name, free): (&NodeName, &Units)| {
+                let shut = self.shut(provider, name);
+                (name.clone(), Node { free: free.clone(), shut })
+            };
+            let nodes = capacity.nodes.iter().map(node).collect();
+            self.nodes.insert(provider, nodes);
+        }
         let mut unplaced = Vec::new();
-        for instance in self.world.existing_instances() {
+        for instance in world.existing_instances() {
             *self.in_pool.entry(&instance.pool).or_default() += 1;
             *self.at_provider.entry(&instance.provider).or_default() += 1;
-            let free = self.free.get_mut(&instance.provider);
-            match (free, &instance.node) {
+            let nodes = self.nodes.get_mut(&instance.provider);
+            match (nodes, &instance.node) {
                 (None, _) => {}
-                (Some(free), Some(node)) => {
-                    if let Some(free) = free.get_mut(node) {
-                        take(free, &instance.needs);
+                (Some(nodes), Some(node)) => {
+                    if let Some(node) = nodes.get_mut(node) {
+                        take(&mut node.free, &instance.needs);
                     }
                 }
                 (Some(_), None) => unplaced.push((&instance.provider, &instance.needs)),
@@ -71,16 +94,32 @@ impl<'a> Room<'a> {
         }
     }
 
+    /// What forbids placing anything on a node.
+    fn shut(&self, provider: &ProviderName, node: &NodeName) -> Option<Reason> {
+        let drain = DrainKey::Node(provider.clone(), node.clone());
+        self.drained(drain).or_else(|| {
+            let key = BackoffKey::Node(provider.clone(), node.clone());
+            obstacle(self.world, &key, self.trying.get(&key).copied().unwrap_or(0))
+        })
+    }
+
+    fn drained(&self, what: DrainKey) -> Option<Reason> {
+        let drain = self.world.drains.get(&what)?;
+        Some(Reason::drained(what, drain))
+    }
+
     /// Takes the first node with room. A provider that never named its nodes always has some.
     fn place(&mut self, provider: &ProviderName, needs: &Needs) -> bool {
-        let Some(free) = self.free.get_mut(provider) else { return true };
-        match free.values_mut().find(|free| fits(free, needs)) {
-            Some(free) => {
-                take(free, needs);
-                true
-            }
-            None => false,
-        }
+        let Some(nodes) = self.nodes.get_mut(provider) else { return true };
+        let mut open = nodes.iter_mut().filter(|(_, node)| node.shut.is_none());
+        let Some((name, node)) = open.find(|(_, node)| fits(&node.free, needs)) else {
+            return false;
+        };
+        take(&mut node.free, needs);
+        let what = BackoffKey::Node(provider.clone(), name.clone());
+        // A node that failed is tried with one.
+        node.shut = self.world.backoffs.contains_key(&what).then_some(Reason::Proving { what });
+        true
     }
 
     /// Everything that forbids one more runner of `pool` in `scope`; empty if nothing does.
@@ -89,12 +128,11 @@ impl<'a> Room<'a> {
         if count(&self.in_pool, &pool.name) >= pool.max {
             found.push(Reason::PoolFull(pool.name.clone()));
         }
+        found.extend(self.drained(DrainKey::Pool(pool.name.clone())));
         self.provider_obstacles(pool, &mut found);
-        let key = BackoffKey::Pool(pool.name.clone());
-        self.backing_off(key, count(&self.unproven, &pool.name), &mut found);
-        let trying = count(&self.unproven_in, (&pool.forge, scope));
-        let key = BackoffKey::Scope(pool.forge.clone(), scope.clone());
-        self.backing_off(key, trying, &mut found);
+        self.backing_off(&BackoffKey::Pool(pool.name.clone()), &mut found);
+        self.backing_off(&BackoffKey::Image(pool.image.clone()), &mut found);
+        self.backing_off(&BackoffKey::Scope(pool.forge.clone(), scope.clone()), &mut found);
         if let Some(until) = self.world.limited_in(&pool.forge, scope) {
             let what = BackoffKey::Scope(pool.forge.clone(), scope.clone());
             let because = "the forge limits the rate of calls".into();
@@ -105,6 +143,7 @@ impl<'a> Room<'a> {
 
     fn provider_obstacles(&self, pool: &Pool, found: &mut Vec<Reason>) {
         let name = &pool.provider;
+        found.extend(self.drained(DrainKey::Provider(name.clone())));
         let max = self.fleet.providers.get(name).and_then(|provider| provider.max);
         let full = self
             .world
@@ -115,35 +154,41 @@ impl<'a> Room<'a> {
             found.push(Reason::ProviderFull(name.clone()));
         }
         if !full {
-            let trying = count(&self.unproven_at, name);
-            self.backing_off(BackoffKey::Provider(name.clone()), trying, found);
+            self.backing_off(&BackoffKey::Provider(name.clone()), found);
         }
-        let fits_somewhere = self
-            .free
-            .get(name)
-            .is_none_or(|free| free.values().any(|free| fits(free, &pool.needs)));
-        if !fits_somewhere {
-            found.push(Reason::NoNodeHasRoom(pool.name.clone()));
-        }
+        self.node_obstacles(pool, found);
     }
 
-    fn backing_off(&self, what: BackoffKey, trying: u32, found: &mut Vec<Reason>) {
-        let Some(backoff) = self.world.backoffs.get(&what) else { return };
-        if backoff.until > self.world.now {
-            let (until, because) = (backoff.until, backoff.because.clone());
-            found.push(Reason::BackingOff { what, until, because });
-        } else if trying > 0 {
-            found.push(Reason::Proving { what });
+    /// Room on a node that is shut does not count, but it is told why it is.
+    fn node_obstacles(&self, pool: &Pool, found: &mut Vec<Reason>) {
+        let Some(nodes) = self.nodes.get(&pool.provider) else { return };
+        let mut fit = nodes.values().filter(|node| fits(&node.free, &pool.needs)).peekable();
+        if fit.peek().is_none() {
+            found.push(Reason::NoNodeHasRoom(pool.name.clone()));
         }
+        let shut: Option<Vec<Reason>> = fit.map(|node| node.shut.clone()).collect();
+        found.extend(shut.into_iter().flatten());
+    }
+
+    fn backing_off(&self, what: &BackoffKey, found: &mut Vec<Reason>) {
+        let trying = self.trying.get(what).copied().unwrap_or(0);
+        found.extend(obstacle(self.world, what, trying));
     }
 
     /// Counts one more runner of `pool` in `scope`.
     pub(super) fn use_up(&mut self, pool: &'a Pool, scope: &'a Scope) {
         *self.in_pool.entry(&pool.name).or_default() += 1;
         *self.at_provider.entry(&pool.provider).or_default() += 1;
-        *self.unproven.entry(&pool.name).or_default() += 1;
-        *self.unproven_at.entry(&pool.provider).or_default() += 1;
-        *self.unproven_in.entry((&pool.forge, scope)).or_default() += 1;
+        for key in [
+            BackoffKey::Pool(pool.name.clone()),
+            BackoffKey::Image(pool.image.clone()),
+            BackoffKey::Provider(pool.provider.clone()),
+            BackoffKey::Scope(pool.forge.clone(), scope.clone()),
+        ] {
+            if let Some((key, _)) = self.world.backoffs.get_key_value(&key) {
+                *self.trying.entry(key).or_default() += 1;
+            }
+        }
         self.place(&pool.provider, &pool.needs);
     }
 }

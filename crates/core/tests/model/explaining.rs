@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use remuda_core::explain::{self, CODES, Standing, code};
 use remuda_core::name::{PoolName, ProviderName};
-use remuda_core::observation::{Call, Cause, Subject};
-use remuda_core::reason::{BackoffKey, Reason};
+use remuda_core::observation::{Call, Cause, Observation, Order, Subject};
+use remuda_core::reason::{BackoffKey, DrainKey, Reason};
 
 use proptest::prelude::*;
 
@@ -79,7 +79,14 @@ fn following(reason: &Reason) -> Option<Reason> {
             Reason::BackingOff { what, until: at(1), because: "x".into() }
         }
         Reason::BackingOff { .. } => Reason::Proving { what },
-        Reason::Proving { .. } => Reason::TrustUnknown(pool),
+        Reason::Proving { .. } => {
+            Reason::Quarantined { what, since: at(0), until: at(1), because: "x".into() }
+        }
+        Reason::Quarantined { .. } => {
+            let what = DrainKey::Pool(pool);
+            Reason::Drained { what, who: "ada".into(), why: "x".into(), since: at(0) }
+        }
+        Reason::Drained { .. } => Reason::TrustUnknown(pool),
         Reason::TrustUnknown(_) => Reason::NotTrusted(pool),
         Reason::NotTrusted(_) => Reason::RunnerStarting(remuda_core::runner::RunnerId(1)),
         Reason::RunnerStarting(id) => Reason::RunnerIdle(*id),
@@ -142,6 +149,23 @@ fn a_provider_that_fails_says_since_when_and_when_it_is_asked_again() {
     let told = world.explains_provider("one");
     assert_eq!(codes(&told), ["failing"]);
     assert!(told[0].since.unwrap() < told[0].next.unwrap());
+}
+
+#[test]
+fn a_provider_and_a_pool_tell_who_drained_them() {
+    let mut world = World::new("pool small labels=linux max=1 scopes=org:acme");
+    let (who, why): (std::sync::Arc<str>, _) = ("ada".into(), "new disk".into());
+    for what in [
+        DrainKey::Pool(PoolName::new("small").unwrap()),
+        DrainKey::Node(ProviderName::new("one").unwrap(), "a".parse().unwrap()),
+    ] {
+        let order = Order::Drain { what, who: who.clone(), why: std::sync::Arc::clone(&why) };
+        world.sees(Observation::Order(order));
+    }
+    assert_eq!(world.explains_pool("small"), ["drained"]);
+    let told = world.explains_provider("one");
+    assert_eq!(codes(&told), ["never_asked", "drained"]);
+    assert!(told[1].text.contains("node one/a is drained by ada: new disk"), "{told:?}");
 }
 
 proptest! {

@@ -18,6 +18,8 @@ mod properties;
 #[cfg(test)]
 mod pulse;
 #[cfg(test)]
+mod restrict;
+#[cfg(test)]
 mod storage;
 #[cfg(test)]
 mod supply;

@@ -1,6 +1,6 @@
 //! A runner's life, from the intent to the end of its instance.
 
-use remuda_core::observation::{Call, Cause, Observation, Order, Subject};
+use remuda_core::observation::{Call, Cause, Observation, Order, RunnerSeen, Subject};
 use remuda_core::runner::{InstanceState, Outcome, RunnerId, RunnerState};
 
 use crate::world::{World, at, ended, queued, runs, scope};
@@ -289,12 +289,93 @@ fn a_listing_that_a_newer_one_overtook_says_nothing_about_what_it_lacks() {
 
 #[test]
 fn an_instance_that_is_gone_for_two_looks_is_believed_gone() {
+    let mut world = two_idle();
+    world.passes(90);
+    world.lists_instances("one", &[2], &[]);
+    assert_eq!(world.runner_is(1), "idle");
+    world.passes(60);
+    world.lists_instances("one", &[2], &[]);
+    assert_eq!((world.runner_is(1), world.runner(1).outcome), ("draining", Some(Outcome::Died)));
+}
+
+/// A world with two runners online.
+fn two_idle() -> World {
+    let mut world = one_idle();
+    world.hears(queued(2, "linux"));
+    world.comes_online(2);
+    world.actions();
+    world
+}
+
+// GARM #834: a consolidation that believed one wrong listing.
+#[test]
+fn a_provider_that_shows_nothing_for_minutes_is_not_believed() {
+    let mut world = two_idle();
+    for _ in 0..9 {
+        world.passes(30);
+        world.lists_instances("one", &[], &[]);
+    }
+    assert_eq!((world.runner_is(1), world.runner_is(2)), ("idle", "idle"));
+    world.lists_instances("one", &[1, 2], &[]);
+    assert_eq!(world.calls().len(), 0);
+}
+
+#[test]
+fn a_provider_that_shows_nothing_for_longer_than_the_grace_is_believed() {
+    let mut world = two_idle();
+    for _ in 0..12 {
+        world.passes(30);
+        world.lists_instances("one", &[], &[]);
+    }
+    assert_eq!((world.runner_is(1), world.runner_is(2)), ("draining", "draining"));
+}
+
+// Both witnesses: the provider shows nothing, and the forge has nobody connected.
+#[test]
+fn a_provider_that_shows_nothing_is_believed_sooner_if_the_forge_says_so_too() {
     let mut world = one_idle();
     world.passes(90);
     world.lists_instances("one", &[], &[]);
+    world.lists_runners("org:acme", &[]);
     world.passes(60);
     world.lists_instances("one", &[], &[]);
     assert_eq!((world.runner_is(1), world.runner(1).outcome), ("draining", Some(Outcome::Died)));
+}
+
+// GARM #834
+#[test]
+fn a_runner_that_the_forge_has_connected_is_not_lost_however_long_its_provider_says_so() {
+    let mut world = two_idle();
+    for _ in 0..60 {
+        world.passes(30);
+        world.lists_instances("one", &[2], &[]);
+        world.passes(15);
+        world.lists_runners("org:acme", &[1, 2]);
+    }
+    assert_eq!((world.runner_is(1), world.calls().len()), ("idle", 0));
+}
+
+#[test]
+fn a_registration_with_our_runners_name_and_another_id_is_not_our_runner() {
+    let mut world = World::new(SMALL);
+    world.hears(queued(1, "linux"));
+    world.launched(1);
+    let name = world.runner(1).name.clone();
+    let seen = RunnerSeen { id: 7, name, online: true, busy: false };
+    let listing = |asked_at| {
+        let (forge, scope) = (crate::world::forge(), scope("org:acme"));
+        Observation::Runners { forge, scope, asked_at, all: vec![seen.clone()] }
+    };
+    world.sees(listing(world.now));
+    assert_eq!((world.runner_is(1), world.books().strays().count()), ("starting", 1));
+    world.passes(120);
+    world.sees(listing(world.now));
+    assert_eq!(world.calls(), ["launch 1 of small", "deregister remuda-test-small-1"]);
+    // A job on that one is not on ours either.
+    let mut elsewhere = runs(1, "linux").on(1, "small");
+    elsewhere.0.runner.as_mut().unwrap().id = 7;
+    world.hears(elsewhere);
+    assert_eq!(world.runner_is(1), "starting");
 }
 
 // Decision 17.
@@ -309,12 +390,7 @@ fn an_instance_that_no_row_explains_is_destroyed_only_after_its_registration() {
     world.disk.fleet = with_scope(fleet).into();
     world.restarts();
     let listed = |world: &mut World, registered: bool| {
-        let seen = remuda_core::observation::RunnerSeen {
-            id: 1001,
-            name: name.clone(),
-            online: true,
-            busy: true,
-        };
+        let seen = RunnerSeen { id: 1001, name: name.clone(), online: true, busy: true };
         let all = registered.then_some(seen).into_iter().collect();
         let (forge, scope, asked_at) = (crate::world::forge(), scope("org:acme"), world.now);
         world.sees(Observation::Runners { forge, scope, asked_at, all });

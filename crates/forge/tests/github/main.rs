@@ -48,6 +48,7 @@ fn launch(scope: &str, name: &str) -> Launch {
         provider: ProviderName::new("local").unwrap(),
         image: ImageName::new("runner").unwrap(),
         needs: Arc::new(BTreeMap::new()),
+        avoid: Arc::default(),
         deadline: Timestamp::from_millis(i64::MAX),
     }
 }

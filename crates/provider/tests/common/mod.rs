@@ -172,6 +172,7 @@ pub(crate) fn launch(image: &str, instance: u64) -> Launch {
         provider: "here".parse().unwrap(),
         image: image.parse().unwrap(),
         needs: Arc::default(),
+        avoid: Arc::default(),
         deadline: Timestamp::from_millis(60_000),
     }
 }

@@ -13,15 +13,16 @@ use super::{Output, State, note, put, runtime, say};
 use crate::clock::now;
 use crate::exit::Exit;
 use crate::explanation::Explanation;
+use crate::restrict::RestrictionRow;
 use crate::view::{JobRow, PoolRow, ProviderRow, RunnerRow};
 
-/// List jobs, runners, pools or providers
+/// List jobs, runners, pools, providers or restrictions
 ///
 /// Ages count from when the thing entered the state it is in. With standard output not a terminal, a row
 /// is one line unless COLUMNS is set.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  remuda get jobs\n  remuda get jobs --all -o json\n  \
-                        remuda get runners\n  remuda get pools")]
+                        remuda get runners\n  remuda get pools\n  remuda get restrictions")]
 pub(super) struct Get {
     /// What to list
     #[arg(value_enum)]
@@ -50,6 +51,9 @@ enum Noun {
     /// What makes instances
     #[value(alias = "provider")]
     Providers,
+    /// What is drained, in quarantine, or waiting after failures
+    #[value(alias = "restriction")]
+    Restrictions,
 }
 
 impl Get {
@@ -76,6 +80,11 @@ impl Get {
                     let rows: Vec<ProviderRow> = client.get(&["v1", "providers"], &[]).await?;
                     let cells = |row: &ProviderRow, _| provider_cells(row);
                     self.show(&rows, "no provider is declared", &PROVIDERS, cells)
+                }
+                Noun::Restrictions => {
+                    let rows: Vec<RestrictionRow> =
+                        client.get(&["v1", "restrictions"], &[]).await?;
+                    self.show(&rows, "nothing is restricted", &RESTRICTIONS, restriction_cells)
                 }
             }
         })
@@ -168,6 +177,19 @@ const PROVIDERS: [&str; 3] = ["PROVIDER", "USED", "HOW IT STANDS"];
 fn provider_cells(row: &ProviderRow) -> Vec<Cell> {
     let most = row.max.map_or_else(|| "any".to_owned(), |max| max.to_string());
     vec![cell(&row.name), cell(format!("{}/{most}", row.instances)), cell(row.codes.join(", "))]
+}
+
+const RESTRICTIONS: [&str; 6] = ["WHAT", "HOW", "AGE", "NEXT TRY", "BECAUSE", "WHO MUST ACT"];
+
+fn restriction_cells(row: &RestrictionRow, now: Timestamp) -> Vec<Cell> {
+    vec![
+        cell(&row.what),
+        state(&row.how),
+        cell(ago(&row.since, now)),
+        cell(row.until.as_deref().unwrap_or_default()),
+        cell(&row.because),
+        cell(&row.act),
+    ]
 }
 
 /// A job as people name it: the forge's number for it, or `FORGE/NUMBER`.

@@ -25,6 +25,10 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         number: 3,
         sql: include_str!("../../migrations/sqlite/0003_tenant_logins_and_turns.sql"),
     },
+    Migration {
+        number: 4,
+        sql: include_str!("../../migrations/sqlite/0004_failing_drain_recovering.sql"),
+    },
 ];
 
 impl Migration {

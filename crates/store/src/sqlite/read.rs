@@ -111,8 +111,11 @@ fn changes(connection: &Connection) -> rusqlite::Result<Vec<Change>> {
     runners.sort_by_key(|runner| runner.id);
     let mut instances: Vec<Instance> = rows(connection, &sql::INSTANCES, [], row::instance)?;
     instances.sort_by_key(|instance| instance.id);
-    let mut backoffs = rows(connection, sql::BACKOFFS, [], row::backoff)?;
+    let mut backoffs = rows(connection, &sql::BACKOFFS, [], row::backoff)?;
     backoffs.sort_by(|a, b| a.0.cmp(&b.0));
+    let mut drains = rows(connection, sql::DRAINS, [], row::drain)?;
+    drains.sort_by(|a, b| a.0.cmp(&b.0));
+    let recovering = rows(connection, sql::RECOVERING, [], row::recovering)?;
     let mut strays = rows(connection, sql::STRAYS, [], row::stray)?;
     strays.sort_by(|a, b| a.0.cmp(&b.0));
     let next = connection.prepare_cached(sql::NEXT)?.query_row([], row::next).optional()?;
@@ -122,6 +125,8 @@ fn changes(connection: &Connection) -> rusqlite::Result<Vec<Change>> {
     changes.extend(runners.into_iter().map(|runner| Change::Runner(Box::new(runner))));
     changes.extend(instances.into_iter().map(|instance| Change::Instance(Box::new(instance))));
     changes.extend(backoffs.into_iter().map(|(key, value)| Change::Backoff(key, Some(value))));
+    changes.extend(drains.into_iter().map(|(key, value)| Change::Drain(key, Some(value))));
+    changes.extend(recovering.into_iter().map(|value| Change::Recovering(Some(value))));
     changes.extend(strays.into_iter().map(|(key, value)| Change::Stray(key, Some(value))));
     changes.extend(next.map(|(runner, instance)| Change::Next { runner, instance }));
     Ok(changes)

@@ -7,12 +7,12 @@ use remuda_core::job::{
 };
 use remuda_core::name::InstallationId;
 use remuda_core::observation::StrayRegistration;
-use remuda_core::reason::BackoffKey;
+use remuda_core::reason::{BackoffKey, DrainKey};
 use remuda_core::runner::{
     Exit, Hold, Instance, InstanceId, InstanceState, LaunchCall, Outcome, Purpose, Registration,
     Runner, RunnerId, RunnerState, Since,
 };
-use remuda_core::snapshot::{Backoff, Stray};
+use remuda_core::snapshot::{Backoff, Drain, Recovering, Stray};
 use remuda_core::tenant::{Met, Tenant, TenantKey};
 use remuda_core::{Delivery, Event, Timestamp, WaitChange};
 use rusqlite::Row;
@@ -311,17 +311,40 @@ pub(super) fn backoff(row: &Row<'_>) -> Read<(BackoffKey, Backoff)> {
         "pool" => BackoffKey::Pool(text(row, "name", str::parse)?),
         "provider" => BackoffKey::Provider(text(row, "name", str::parse)?),
         "scope" => {
-            BackoffKey::Scope(text(row, "name", str::parse)?, text(row, "scope", str::parse)?)
+            BackoffKey::Scope(text(row, "name", str::parse)?, text(row, "part", str::parse)?)
         }
+        "image" => BackoffKey::Image(text(row, "name", str::parse)?),
+        "node" => BackoffKey::Node(text(row, "name", str::parse)?, text(row, "part", str::parse)?),
         other => return Err(unreadable("kind", format!("{other:?} is not a word we know"))),
     };
     let backoff = Backoff {
         failures: row.get("failures")?,
+        since: at(row, "since")?,
+        failed_at: at(row, "failed_at")?,
         until: at(row, "until")?,
         because: plain(row, "because")?,
+        earlier: text(row, "earlier", wire::causes)?,
+        proof: text(row, "proof", wire::proof)?,
         full: row.get("is_full")?,
     };
     Ok((key, backoff))
+}
+
+pub(super) fn drain(row: &Row<'_>) -> Read<(DrainKey, Drain)> {
+    let kind: String = row.get("kind")?;
+    let key = match kind.as_str() {
+        "pool" => DrainKey::Pool(text(row, "name", str::parse)?),
+        "provider" => DrainKey::Provider(text(row, "name", str::parse)?),
+        "node" => DrainKey::Node(text(row, "name", str::parse)?, text(row, "node", str::parse)?),
+        other => return Err(unreadable("kind", format!("{other:?} is not a word we know"))),
+    };
+    let drain =
+        Drain { who: plain(row, "who")?, why: plain(row, "why")?, since: at(row, "since")? };
+    Ok((key, drain))
+}
+
+pub(super) fn recovering(row: &Row<'_>) -> Read<Recovering> {
+    Ok(Recovering { since: at(row, "since")?, because: plain(row, "because")? })
 }
 
 pub(super) fn stray(row: &Row<'_>) -> Read<(StrayRegistration, Stray)> {

@@ -66,6 +66,8 @@ const RUNNER_COLUMNS: &str = "\
 id, name, pool, forge, scope, runner_group, labels, instance, state, pending_at, starting_at, \
 idle_at, draining_at, busy_at, stopping_at, gone_at, registration, registration_id, job_forge, \
 job_namespace, job_native, job_ended_at, outcome, hold_who, hold_why, hold_since, forgotten_at";
+const FAILING_COLUMNS: &str = "\
+kind, name, part, failures, since, failed_at, until, because, earlier, proof, is_full";
 const INSTANCE_COLUMNS: &str = "\
 id, provider, pool, purpose, purpose_runner, needs, node, epoch, state, created_at, launch_at, \
 launch_deadline, launch_answered_at, exit_at, exit_code, missing_since, destroyed_at, gone_at, \
@@ -82,14 +84,21 @@ pub(super) static PUT_INSTANCE: LazyLock<String> =
 pub(super) static PUT_TENANT: LazyLock<String> =
     LazyLock::new(|| upsert("tenant", "forge, kind, id, login, logins, served_at", 3));
 pub(super) static PUT_BACKOFF: LazyLock<String> =
-    LazyLock::new(|| upsert("backoff", "kind, name, scope, failures, until, because, is_full", 3));
+    LazyLock::new(|| upsert("failing", FAILING_COLUMNS, 3));
+pub(super) static PUT_DRAIN: LazyLock<String> =
+    LazyLock::new(|| upsert("drain", "kind, name, node, who, why, since", 3));
+pub(super) static PUT_RECOVERING: LazyLock<String> =
+    LazyLock::new(|| upsert("recovering", "one, since, because", 1));
 pub(super) static PUT_STRAY: LazyLock<String> =
     LazyLock::new(|| upsert("stray", "forge, scope, id, name, first_seen, last_seen, tried_at", 3));
 pub(super) static PUT_NEXT: LazyLock<String> =
     LazyLock::new(|| upsert("next_number", "one, runner, instance", 1));
 
 pub(super) const REMOVE_BACKOFF: &str =
-    "DELETE FROM backoff WHERE kind = ?1 AND name = ?2 AND scope = ?3";
+    "DELETE FROM failing WHERE kind = ?1 AND name = ?2 AND part = ?3";
+pub(super) const REMOVE_DRAIN: &str =
+    "DELETE FROM drain WHERE kind = ?1 AND name = ?2 AND node = ?3";
+pub(super) const REMOVE_RECOVERING: &str = "DELETE FROM recovering";
 pub(super) const REMOVE_STRAY: &str =
     "DELETE FROM stray WHERE forge = ?1 AND scope = ?2 AND id = ?3";
 pub(super) const FORGET_JOB: &str = "\
@@ -115,8 +124,10 @@ pub(super) static RUNNERS: LazyLock<String> =
     LazyLock::new(|| format!("SELECT {RUNNER_COLUMNS} FROM runner WHERE forgotten_at IS NULL"));
 pub(super) static INSTANCES: LazyLock<String> =
     LazyLock::new(|| format!("SELECT {INSTANCE_COLUMNS} FROM instance WHERE forgotten_at IS NULL"));
-pub(super) const BACKOFFS: &str =
-    "SELECT kind, name, scope, failures, until, because, is_full FROM backoff";
+pub(super) static BACKOFFS: LazyLock<String> =
+    LazyLock::new(|| format!("SELECT {FAILING_COLUMNS} FROM failing"));
+pub(super) const DRAINS: &str = "SELECT kind, name, node, who, why, since FROM drain";
+pub(super) const RECOVERING: &str = "SELECT since, because FROM recovering";
 pub(super) const STRAYS: &str =
     "SELECT forge, scope, id, name, first_seen, last_seen, tried_at FROM stray";
 pub(super) const NEXT: &str = "SELECT runner, instance FROM next_number WHERE one = 1";

@@ -5,9 +5,9 @@ use std::time::Duration;
 use remuda_core::job::{Attempt, Conclusion, Job};
 use remuda_core::name::{GroupName, NodeName, PoolName};
 use remuda_core::observation::StrayRegistration;
-use remuda_core::reason::BackoffKey;
+use remuda_core::reason::{BackoffKey, DrainKey};
 use remuda_core::runner::{Instance, Outcome, Runner, RunnerState};
-use remuda_core::snapshot::{Backoff, Stray};
+use remuda_core::snapshot::{Backoff, Drain, Recovering, Stray};
 use remuda_core::tenant::{Met, Tenant};
 use remuda_core::{Batch, Change, Delivery, Event, Timestamp, WaitChange};
 use rusqlite::{Connection, OptionalExtension as _, Params, params};
@@ -108,6 +108,8 @@ fn put(connection: &Connection, change: &Change, now: Timestamp) -> rusqlite::Re
         Change::Instance(instance) => put_instance(connection, instance),
         Change::Tenant(tenant) => put_tenant(connection, tenant),
         Change::Backoff(key, value) => put_backoff(connection, key, value.as_ref()),
+        Change::Drain(key, value) => put_drain(connection, key, value.as_ref()),
+        Change::Recovering(value) => put_recovering(connection, value.as_ref()),
         Change::Stray(key, value) => put_stray(connection, key, value.as_ref()),
         Change::Next { runner, instance } => {
             let values = params![1, runner.0.cast_signed(), instance.0.cast_signed()];
@@ -261,16 +263,46 @@ fn put_backoff(
     key: &BackoffKey,
     value: Option<&Backoff>,
 ) -> rusqlite::Result<()> {
-    let (kind, name, scope) = match key {
+    let (kind, name, part) = match key {
         BackoffKey::Pool(pool) => ("pool", pool.as_str(), String::new()),
         BackoffKey::Provider(provider) => ("provider", provider.as_str(), String::new()),
         BackoffKey::Scope(forge, scope) => ("scope", forge.as_str(), scope.to_string()),
+        BackoffKey::Image(image) => ("image", image.as_str(), String::new()),
+        BackoffKey::Node(provider, node) => ("node", provider.as_str(), node.to_string()),
     };
-    let Some(Backoff { failures, until, because, full }) = value else {
-        return run(connection, sql::REMOVE_BACKOFF, params![kind, name, scope]).map(|_| ());
+    let Some(Backoff { failures, since, failed_at, until, because, earlier, proof, full }) = value
+    else {
+        return run(connection, sql::REMOVE_BACKOFF, params![kind, name, part]).map(|_| ());
     };
-    let values = params![kind, name, scope, failures, until.as_millis(), because, full];
+    let (since, failed_at, until) = (since.as_millis(), failed_at.as_millis(), until.as_millis());
+    let (earlier, proof) = (wire::causes_text(earlier), wire::proof_text(*proof));
+    let values =
+        params![kind, name, part, failures, since, failed_at, until, because, earlier, proof, full];
     run(connection, &sql::PUT_BACKOFF, values).map(|_| ())
+}
+
+fn put_drain(
+    connection: &Connection,
+    key: &DrainKey,
+    value: Option<&Drain>,
+) -> rusqlite::Result<()> {
+    let (kind, name, node) = match key {
+        DrainKey::Pool(pool) => ("pool", pool.as_str(), ""),
+        DrainKey::Provider(provider) => ("provider", provider.as_str(), ""),
+        DrainKey::Node(provider, node) => ("node", provider.as_str(), node.as_str()),
+    };
+    let Some(Drain { who, why, since }) = value else {
+        return run(connection, sql::REMOVE_DRAIN, params![kind, name, node]).map(|_| ());
+    };
+    let values = params![kind, name, node, who, why, since.as_millis()];
+    run(connection, &sql::PUT_DRAIN, values).map(|_| ())
+}
+
+fn put_recovering(connection: &Connection, value: Option<&Recovering>) -> rusqlite::Result<()> {
+    let Some(Recovering { since, because }) = value else {
+        return run(connection, sql::REMOVE_RECOVERING, []).map(|_| ());
+    };
+    run(connection, &sql::PUT_RECOVERING, params![1, since.as_millis(), because]).map(|_| ())
 }
 
 fn put_stray(

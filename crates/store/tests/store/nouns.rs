@@ -11,16 +11,16 @@ use remuda_core::job::{
 };
 use remuda_core::label::{LabelSet, Wanted};
 use remuda_core::name::{
-    ForgeName, GroupName, Login, NodeName, PoolName, ProviderName, RepositoryName, Resource,
-    RunnerName,
+    ForgeName, GroupName, ImageName, Login, NodeName, PoolName, ProviderName, RepositoryName,
+    Resource, RunnerName,
 };
 use remuda_core::observation::StrayRegistration;
-use remuda_core::reason::{BackoffKey, Reason};
+use remuda_core::reason::{BackoffKey, DrainKey, Reason};
 use remuda_core::runner::{
     Exit, Hold, Instance, InstanceId, InstanceState, LaunchCall, Outcome, Purpose, Registration,
     Runner, RunnerId, RunnerState, Since,
 };
-use remuda_core::snapshot::{Backoff, Stray};
+use remuda_core::snapshot::{Backoff, Drain, Proof, Recovering, Stray};
 use remuda_core::tenant::{Met, OwnerKind, Repository, Scope, Tenant, TenantKey};
 use remuda_core::{Change, Delivery, Event, Timestamp, WaitChange};
 
@@ -44,6 +44,7 @@ names! {
     provider: ProviderName = DECLARED;
     resource: Resource = DECLARED;
     node: NodeName = FOREIGN;
+    image: ImageName = DECLARED;
     group: GroupName = FOREIGN;
     runner_name: RunnerName = FOREIGN;
     login: Login = CASELESS;
@@ -267,12 +268,42 @@ fn backoff_key() -> impl Strategy<Value = BackoffKey> {
         pool().prop_map(BackoffKey::Pool),
         provider().prop_map(BackoffKey::Provider),
         (forge(), scope()).prop_map(|(forge, scope)| BackoffKey::Scope(forge, scope)),
+        image().prop_map(BackoffKey::Image),
+        (provider(), node()).prop_map(|(provider, node)| BackoffKey::Node(provider, node)),
     ]
 }
 
+fn drain_key() -> impl Strategy<Value = DrainKey> {
+    prop_oneof![
+        pool().prop_map(DrainKey::Pool),
+        provider().prop_map(DrainKey::Provider),
+        (provider(), node()).prop_map(|(provider, node)| DrainKey::Node(provider, node)),
+    ]
+}
+
+fn drain() -> impl Strategy<Value = Drain> {
+    (text(), text(), instant()).prop_map(|(who, why, since)| Drain { who, why, since })
+}
+
+fn recovering() -> impl Strategy<Value = Recovering> {
+    (instant(), text()).prop_map(|(since, because)| Recovering { since, because })
+}
+
 fn backoff() -> impl Strategy<Value = Backoff> {
-    (any::<u32>(), instant(), text(), any::<bool>())
-        .prop_map(|(failures, until, because, full)| Backoff { failures, until, because, full })
+    let proof = prop_oneof![Just(Proof::Job), Just(Proof::End)];
+    let times = (instant(), instant(), instant());
+    (any::<u32>(), times, text(), vec(text(), 0..4), proof, any::<bool>()).prop_map(
+        |(failures, (since, failed_at, until), because, earlier, proof, full)| Backoff {
+            failures,
+            since,
+            failed_at,
+            until,
+            because,
+            earlier,
+            proof,
+            full,
+        },
+    )
 }
 
 fn stray_key() -> impl Strategy<Value = StrayRegistration> {
@@ -293,6 +324,8 @@ pub(crate) fn change() -> impl Strategy<Value = Change> {
         2 => instance().prop_map(|instance| Change::Instance(Box::new(instance))),
         1 => met().prop_map(|met| Change::Tenant(Box::new(met))),
         2 => (backoff_key(), option::of(backoff())).prop_map(|(key, it)| Change::Backoff(key, it)),
+        2 => (drain_key(), option::of(drain())).prop_map(|(key, it)| Change::Drain(key, it)),
+        1 => option::of(recovering()).prop_map(Change::Recovering),
         2 => (stray_key(), option::of(stray())).prop_map(|(key, it)| Change::Stray(key, it)),
         1 => (runner_id(), instance_id())
             .prop_map(|(runner, instance)| Change::Next { runner, instance }),
@@ -318,6 +351,11 @@ fn reason() -> impl Strategy<Value = Reason> {
             because
         }),
         backoff_key().prop_map(|what| Reason::Proving { what }),
+        (backoff_key(), instant(), instant(), text()).prop_map(|(what, since, until, because)| {
+            Reason::Quarantined { what, since, until, because }
+        }),
+        (drain_key(), text(), text(), instant())
+            .prop_map(|(what, who, why, since)| Reason::Drained { what, who, why, since }),
         pool().prop_map(Reason::TrustUnknown),
         pool().prop_map(Reason::NotTrusted),
         runner_id().prop_map(Reason::RunnerStarting),

@@ -35,6 +35,8 @@ fn batch() -> impl Strategy<Value = Batch> {
                 | Change::Instance(_)
                 | Change::Tenant(_)
                 | Change::Backoff(..)
+                | Change::Drain(..)
+                | Change::Recovering(_)
                 | Change::Stray(..)
                 | Change::Next { .. }
                 | Change::Orphan(..)

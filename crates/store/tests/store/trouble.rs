@@ -109,7 +109,7 @@ fn a_database_of_a_newer_version_is_refused() {
     place.stranger().execute(later, []).unwrap();
     assert_eq!(
         refusal(&place),
-        "database FILE has schema 999 and this version knows no more than 3: \
+        "database FILE has schema 999 and this version knows no more than 4: \
          run the version that wrote it, or a newer one"
     );
 }

@@ -62,6 +62,8 @@ fn in_general(reason: &Reason) -> String {
         | Reason::Proving { .. }
         | Reason::TrustUnknown(_)
         | Reason::NotTrusted(_)
+        | Reason::Quarantined { .. }
+        | Reason::Drained { .. }
         | Reason::UnknownToForge { .. } => reason.to_string(),
     }
 }
