@@ -1,5 +1,6 @@
 //! What a store can fail with: answers its callers act on, and failures people must end.
 
+use std::error::Error;
 use std::sync::Arc;
 
 /// Why a store did not do what it was asked to. None of these leaves a part of it done; one does
@@ -80,7 +81,7 @@ pub enum StoreError {
         migration: u32,
     },
     /// A database of another program.
-    #[error("database {place} holds tables that are not ours: name another file")]
+    #[error("database {place} holds tables that are not ours: name another")]
     Foreign {
         /// The database.
         place: Arc<str>,
@@ -93,13 +94,86 @@ pub enum StoreError {
         /// Why.
         source: Arc<std::io::Error>,
     },
+    /// The database's URL cannot be understood. What it says is not shown: a password may be in it.
+    #[error(
+        "the database's URL {problem}: write \
+         postgresql://USER:PASSWORD@HOST:PORT/NAME?sslmode=verify-full"
+    )]
+    Address {
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// Nobody answers there.
+    #[error("cannot reach database {place} ({detail}): start it, or correct its address")]
+    Unreachable {
+        /// The database.
+        place: Arc<str>,
+        /// What the network said.
+        detail: String,
+    },
+    /// It does not let us in.
+    #[error(
+        "database {place} does not let us in ({detail}): \
+         correct the user or the password, or what the server allows"
+    )]
+    Denied {
+        /// The database.
+        place: Arc<str>,
+        /// What the server said.
+        detail: String,
+    },
+    /// The server has no database of this name.
+    #[error("there is no database {place}: create it, or correct its name")]
+    Missing {
+        /// The database.
+        place: Arc<str>,
+    },
+    /// Who answers cannot be trusted as far as was asked for, or asks for more than we offered.
+    #[error(
+        "no safe connection to database {place} ({detail}): \
+         correct sslmode (disable, require, verify-full) or sslrootcert in its URL"
+    )]
+    Tls {
+        /// The database.
+        place: Arc<str>,
+        /// What went wrong.
+        detail: String,
+    },
+    /// It takes no writes.
+    #[error("database {place} is read-only and nothing was written: name the primary server")]
+    ReadOnly {
+        /// The database.
+        place: Arc<str>,
+    },
+    /// The server is starting up or shutting down.
+    #[error("database {place} is restarting and nothing was written: it will be tried again")]
+    Restarting {
+        /// The database.
+        place: Arc<str>,
+    },
+    /// It took longer than we wait, or has no connection left for us.
+    #[error("database {place} is too busy ({detail}) and nothing was written: lighten its load")]
+    Busy {
+        /// The database.
+        place: Arc<str>,
+        /// What was waited for.
+        detail: String,
+    },
+    /// The connection broke before the end of the work was asked for.
+    #[error("the connection to database {place} broke ({detail}) and nothing was written")]
+    Lost {
+        /// The database.
+        place: Arc<str>,
+        /// How it broke.
+        detail: String,
+    },
     /// Anything else that the database says.
     #[error("database {place} failed and nothing was written: {source}")]
     Failed {
         /// The database.
         place: Arc<str>,
         /// What it said.
-        source: Arc<rusqlite::Error>,
+        source: Arc<dyn Error + Send + Sync>,
     },
     /// The thread that owns the database has ended.
     #[error("database {place} is closed: start again")]

@@ -1,7 +1,8 @@
 //! The durable truth of Remuda behind one trait, [`Store`].
 //!
 //! [`MemoryStore`] is the specification: small, obvious, and gone when the process ends.
-//! [`SqliteStore`] answers the same and survives. A store decides nothing: it keeps deliveries as
+//! [`SqliteStore`] answers the same and survives, and so does [`PostgresStore`], which several
+//! processes may share. A store decides nothing: it keeps deliveries as
 //! they came and rows as the core says they are, and refuses a writer whose lease is over.
 
 use std::sync::Arc;
@@ -13,15 +14,23 @@ use remuda_core::name::InstallationId;
 use remuda_core::runner::Runner;
 use remuda_core::{Batch, Change, Delivery, Event, Timestamp, WaitChange};
 
+mod books;
 pub mod clock;
 mod error;
 mod installation;
 pub mod memory;
+mod migration;
+pub mod postgres;
+mod row;
+mod sql;
 pub mod sqlite;
+mod value;
 mod wire;
+mod write;
 
 pub use error::StoreError;
 pub use memory::MemoryStore;
+pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;
 
 /// Most bytes of bodies that one call hands back; the first delivery comes whatever its size.
@@ -86,6 +95,13 @@ pub trait Store: Send + Sync {
 
     /// Succeeds if the store can be read and takes a durable write.
     async fn check(&self) -> Result<(), StoreError>;
+
+    /// Completes when another process may have accepted a delivery; it may do so without cause, and
+    /// may miss one, so who waits for it must still look by itself from time to time. Never completes
+    /// for a store that only one process uses.
+    async fn news(&self) {
+        std::future::pending::<()>().await;
+    }
 }
 
 /// What became of a delivery that was handed in. The number orders deliveries by their arrival.

@@ -1,24 +1,16 @@
 //! Brings a database to the newest schema: forward only, each step in a transaction of its own, and
 //! never over a database that a newer version, another program or a changed migration has made.
 
-use std::fmt::Write as _;
-
 use remuda_core::Timestamp;
-use ring::digest::{SHA256, digest};
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
-use super::sql;
+use super::sql as own;
 use super::work::Place;
-use crate::StoreError;
-
-/// One step. The text of a released one never changes: its digest is kept in the database.
-pub(super) struct Migration {
-    pub(super) number: u32,
-    pub(super) sql: &'static str,
-}
+use crate::migration::{Migration, applied};
+use crate::{StoreError, sql};
 
 /// Every step, in order.
-pub(super) const MIGRATIONS: &[Migration] = &[
+pub(crate) const MIGRATIONS: &[Migration] = &[
     Migration { number: 1, sql: include_str!("../../migrations/sqlite/0001_initial.sql") },
     Migration { number: 2, sql: include_str!("../../migrations/sqlite/0002_lease_taken_at.sql") },
     Migration {
@@ -31,16 +23,6 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     },
 ];
 
-impl Migration {
-    fn sha256(&self) -> String {
-        let mut text = String::new();
-        for byte in digest(&SHA256, self.sql.as_bytes()).as_ref() {
-            write!(text, "{byte:02x}").expect("a string takes what is written to it");
-        }
-        text
-    }
-}
-
 /// Refuses a database that `migrations` cannot bring forward. Writes nothing. Gives the number of
 /// migrations that it has had.
 pub(super) fn check(
@@ -49,25 +31,16 @@ pub(super) fn check(
     migrations: &[Migration],
 ) -> Result<usize, StoreError> {
     let failed = |error| place.error(error);
-    let tables: Vec<String> = rows(connection, sql::TABLES, |row| row.get(0)).map_err(failed)?;
+    let tables: Vec<String> = rows(connection, own::TABLES, |row| row.get(0)).map_err(failed)?;
     if tables.is_empty() {
         return Ok(0);
     }
     if !tables.iter().any(|name| name == "schema_migration") {
         return Err(StoreError::Foreign { place: place.name() });
     }
-    let applied: Vec<(u32, String)> =
+    let found: Vec<(u32, String)> =
         rows(connection, sql::MIGRATIONS, |row| Ok((row.get(0)?, row.get(1)?))).map_err(failed)?;
-    let known = migrations.last().map_or(0, |migration| migration.number);
-    if let Some((schema, _)) = applied.last().filter(|(number, _)| *number > known) {
-        return Err(StoreError::Newer { place: place.name(), schema: *schema, known });
-    }
-    for ((number, sha256), migration) in applied.iter().zip(migrations) {
-        if *number != migration.number || *sha256 != migration.sha256() {
-            return Err(StoreError::Drift { place: place.name(), migration: *number });
-        }
-    }
-    Ok(applied.len())
+    applied(&found, migrations, &place.name())
 }
 
 /// Applies what is missing.
@@ -90,7 +63,7 @@ pub(super) fn run(
 }
 
 fn apply(step: &Connection, migration: &Migration, now: Timestamp) -> rusqlite::Result<()> {
-    step.execute_batch(sql::CREATE_MIGRATIONS)?;
+    step.execute_batch(own::CREATE_MIGRATIONS)?;
     step.execute_batch(migration.sql)?;
     let record = params![migration.number, migration.sha256(), now.as_millis()];
     step.execute(sql::PUT_MIGRATION, record)?;
@@ -118,43 +91,6 @@ mod tests {
         run(connection, &Place::new("test.db"), migrations, Timestamp::from_millis(7))
     }
 
-    /// Every column that is added without a value for the rows that are there already.
-    fn columns_without_default(sql: &str) -> Vec<String> {
-        let sql = sql.to_uppercase();
-        sql.split(';')
-            .filter(|statement| statement.contains("ADD COLUMN"))
-            .filter(|statement| statement.contains("NOT NULL") && !statement.contains("DEFAULT"))
-            .map(str::to_owned)
-            .collect()
-    }
-
-    #[test]
-    fn migrations_are_numbered_from_one_without_a_gap() {
-        let numbers: Vec<u32> = MIGRATIONS.iter().map(|migration| migration.number).collect();
-        assert_eq!(numbers, (1..).take(MIGRATIONS.len()).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn every_migration_file_is_applied() {
-        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/sqlite");
-        let mut files: Vec<_> = std::fs::read_dir(directory)
-            .unwrap()
-            .map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap())
-            .collect();
-        let mut applied: Vec<_> = MIGRATIONS.iter().map(|migration| migration.sql).collect();
-        files.sort_unstable();
-        applied.sort_unstable();
-        assert_eq!(files, applied);
-    }
-
-    #[test]
-    fn a_column_added_to_rows_has_a_value_for_them() {
-        for migration in MIGRATIONS {
-            assert_eq!(columns_without_default(migration.sql), Vec::<String>::new());
-        }
-        assert_eq!(columns_without_default("alter table a add column y text not null").len(), 1);
-    }
-
     #[test]
     fn a_migration_keeps_the_rows_it_finds() {
         let connection = Connection::open_in_memory().unwrap();
@@ -172,7 +108,7 @@ mod tests {
         let connection = Connection::open_in_memory().unwrap();
         let error = migrate(&connection, &[FIRST, BROKEN]).unwrap_err();
         assert!(matches!(error, StoreError::Failed { .. }), "{error}");
-        let tables: Vec<String> = rows(&connection, sql::TABLES, |row| row.get(0)).unwrap();
+        let tables: Vec<String> = rows(&connection, own::TABLES, |row| row.get(0)).unwrap();
         assert_eq!(tables, ["schema_migration", "a"]);
         migrate(&connection, &[FIRST, SECOND]).unwrap();
     }
@@ -204,7 +140,7 @@ mod tests {
         connection.execute_batch("CREATE TABLE song (title TEXT)").unwrap();
         let error = migrate(&connection, &[FIRST]).unwrap_err();
         assert!(matches!(error, StoreError::Foreign { .. }), "{error}");
-        let tables: Vec<String> = rows(&connection, sql::TABLES, |row| row.get(0)).unwrap();
+        let tables: Vec<String> = rows(&connection, own::TABLES, |row| row.get(0)).unwrap();
         assert_eq!(tables, ["song"]);
     }
 }

@@ -12,16 +12,19 @@ use remuda_core::{Batch, Change, Delivery, Event, WaitChange};
 use rusqlite::{Connection, OpenFlags};
 
 use crate::clock::Clock;
-use crate::{Accepted, Books, Decoded, Leader, Lease, Retention, Store, StoreError, installation};
+use crate::{
+    Accepted, Books, Decoded, Leader, Lease, Retention, Store, StoreError, installation,
+    sql as common,
+};
 
 mod migrate;
 mod prune;
 mod read;
-mod row;
 mod sql;
 mod work;
 mod write;
 
+pub(crate) use migrate::MIGRATIONS;
 use work::{Desk, Hands, Place};
 
 /// Prepared statements kept per connection: more than there are.
@@ -77,9 +80,9 @@ impl SqliteStore {
         let place = Place::of(path);
         create(path).map_err(|error| place.unopened(error))?;
         let write = connect(path, &place, &settings)?;
-        migrate::check(&write, &place, migrate::MIGRATIONS)?;
+        migrate::check(&write, &place, MIGRATIONS)?;
         prepare_writer(&write, &settings).map_err(|error| place.error(error))?;
-        migrate::run(&write, &place, migrate::MIGRATIONS, settings.clock.now())?;
+        migrate::run(&write, &place, MIGRATIONS, settings.clock.now())?;
         begin_books(&write, &place)?;
         let read = connect(path, &place, &settings)?;
         read.pragma_update(None, "query_only", true).map_err(|error| place.error(error))?;
@@ -93,7 +96,7 @@ impl SqliteStore {
         let place = Place::new(":memory:");
         let connection = Connection::open_in_memory().map_err(|error| place.error(error))?;
         prepare(&connection, &settings).map_err(|error| place.error(error))?;
-        migrate::run(&connection, &place, migrate::MIGRATIONS, settings.clock.now())?;
+        migrate::run(&connection, &place, MIGRATIONS, settings.clock.now())?;
         begin_books(&connection, &place)?;
         Ok(Self { settings, reader: None, writer: Hands::here(Desk::writer(connection, place)) })
     }
@@ -151,7 +154,7 @@ fn no_log(mode: &str) -> rusqlite::Error {
 }
 
 fn begin_books(connection: &Connection, place: &Place) -> Result<(), StoreError> {
-    let begun = connection.execute(sql::BEGIN_BOOKS, [installation::draw().as_str()]);
+    let begun = connection.execute(common::BEGIN_BOOKS, [installation::draw().as_str()]);
     begun.map_err(|error| place.error(error))?;
     Ok(())
 }

@@ -4,7 +4,7 @@ use remuda_core::Timestamp;
 use rusqlite::{Connection, params};
 
 use super::sql;
-use crate::Retention;
+use crate::{Retention, sql as common};
 
 /// Most rows of one kind that one commit removes: more than one commit ever adds for long.
 const ROWS_MAX: u32 = 256;
@@ -18,13 +18,13 @@ pub(super) fn prune(
     let (bodies, deliveries) = (before(retention.bodies), before(retention.deliveries));
     let (undecodable, history) = (before(retention.undecodable), before(retention.history));
     let kinds: [(&str, i64, &[&str]); 7] = [
-        (sql::OLD_BODIES, bodies, &[sql::REMOVE_BODY, sql::MARK_EMPTIED]),
-        (sql::OLD_EMPTIED, deliveries, &[sql::REMOVE_DELIVERY]),
-        (sql::OLD_UNDECODABLE, undecodable, &[sql::REMOVE_DELIVERY]),
-        (sql::OLD_JOBS, history, &[sql::REMOVE_JOB]),
-        (sql::OLD_RUNNERS, history, &[sql::REMOVE_RUNNER]),
-        (sql::OLD_INSTANCES, history, &[sql::REMOVE_INSTANCE]),
-        (sql::OLD_EVENTS, i64::from(retention.events), &[sql::REMOVE_EVENT]),
+        (common::OLD_BODIES, bodies, &[sql::REMOVE_BODY, sql::MARK_EMPTIED]),
+        (common::OLD_EMPTIED, deliveries, &[sql::REMOVE_DELIVERY]),
+        (common::OLD_UNDECODABLE, undecodable, &[sql::REMOVE_DELIVERY]),
+        (common::OLD_JOBS, history, &[sql::REMOVE_JOB]),
+        (common::OLD_RUNNERS, history, &[sql::REMOVE_RUNNER]),
+        (common::OLD_INSTANCES, history, &[sql::REMOVE_INSTANCE]),
+        (common::OLD_EVENTS, i64::from(retention.events), &[sql::REMOVE_EVENT]),
     ];
     for (old, bound, removals) in kinds {
         // First the rows, then their removal one by one: that costs next to nothing if there are none.
@@ -52,13 +52,13 @@ mod tests {
         let now = Settings::default().clock.now();
         migrate::run(&connection, &Place::new("test"), migrate::MIGRATIONS, now).unwrap();
         let statements = [
-            sql::OLD_BODIES,
-            sql::OLD_EMPTIED,
-            sql::OLD_UNDECODABLE,
-            sql::OLD_JOBS,
-            sql::OLD_RUNNERS,
-            sql::OLD_INSTANCES,
-            sql::OLD_EVENTS,
+            common::OLD_BODIES,
+            common::OLD_EMPTIED,
+            common::OLD_UNDECODABLE,
+            common::OLD_JOBS,
+            common::OLD_RUNNERS,
+            common::OLD_INSTANCES,
+            common::OLD_EVENTS,
             sql::UNDECODED,
             sql::UNDECODABLE,
         ];

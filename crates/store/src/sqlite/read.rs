@@ -1,24 +1,51 @@
 //! What is read, each inside a transaction: it sees one state of the database.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use remuda_core::job::{Attempt, Job, JobKey};
-use remuda_core::name::InstallationId;
-use remuda_core::runner::{Instance, Runner};
-use remuda_core::{Change, Delivery, Event, Timestamp, WaitChange};
-use rusqlite::{Connection, OptionalExtension as _, Params, Row, params};
+use remuda_core::job::{Attempt, JobKey};
+use remuda_core::runner::Runner;
+use remuda_core::{Delivery, Event, Timestamp, WaitChange};
+use rusqlite::types::Type;
+use rusqlite::{Connection, OptionalExtension as _, Params, Row, params, params_from_iter};
 
-use super::row::{self, job_values};
-use super::sql;
-use crate::{ATTEMPTS_PER_CALL_MAX, BODY_BYTES_PER_CALL_MAX, Books, Leader, WAITS_PER_JOB_MAX};
+use super::sql as own;
+use crate::books::Found;
+use crate::value::{Cells, Misread, Value, misread};
+use crate::write::job_values;
+use crate::{
+    ATTEMPTS_PER_CALL_MAX, BODY_BYTES_PER_CALL_MAX, Books, Leader, WAITS_PER_JOB_MAX, row, sql,
+};
+
+impl Cells for Row<'_> {
+    fn int(&self, column: &str) -> Result<Option<i64>, Misread> {
+        self.get_ref(column).map_err(misread(column))?.as_i64_or_null().map_err(misread(column))
+    }
+
+    fn text(&self, column: &str) -> Result<Option<Cow<'_, str>>, Misread> {
+        let cell = self.get_ref(column).map_err(misread(column))?;
+        Ok(cell.as_str_or_null().map_err(misread(column))?.map(Cow::Borrowed))
+    }
+
+    fn bytes(&self, column: &str) -> Result<Option<&[u8]>, Misread> {
+        self.get_ref(column).map_err(misread(column))?.as_blob_or_null().map_err(misread(column))
+    }
+}
+
+impl From<Misread> for rusqlite::Error {
+    fn from(error: Misread) -> Self {
+        // The column is named in the text, which says more than its place in the statement.
+        Self::FromSqlConversionFailure(usize::MAX, Type::Text, error.into())
+    }
+}
 
 fn rows<T>(
     connection: &Connection,
     sql: &str,
     params: impl Params,
-    read: fn(&Row<'_>) -> rusqlite::Result<T>,
+    read: fn(&dyn Cells) -> Result<T, Misread>,
 ) -> rusqlite::Result<Vec<T>> {
-    connection.prepare_cached(sql)?.query_map(params, read)?.collect()
+    connection.prepare_cached(sql)?.query_map(params, |row| Ok(read(row)?))?.collect()
 }
 
 /// As [`rows`], but ends before the bodies grow over what one call may hand back.
@@ -26,13 +53,13 @@ fn bodies<T>(
     connection: &Connection,
     sql: &str,
     params: impl Params,
-    read: fn(&Row<'_>) -> rusqlite::Result<T>,
+    read: fn(&dyn Cells) -> Result<T, Misread>,
 ) -> rusqlite::Result<Vec<T>> {
     let mut statement = connection.prepare_cached(sql)?;
     let mut found = statement.query(params)?;
     let (mut all, mut bytes) = (Vec::new(), 0_usize);
     while let Some(row) = found.next()? {
-        bytes = bytes.saturating_add(row.get_ref("body")?.as_blob().map_or(0, <[u8]>::len));
+        bytes = bytes.saturating_add(row.bytes("body")?.map_or(0, <[u8]>::len));
         if bytes > BODY_BYTES_PER_CALL_MAX && !all.is_empty() {
             break;
         }
@@ -56,7 +83,7 @@ pub(super) struct Held {
 /// The last epoch and its holder; no holder if the lease was given back.
 pub(super) fn lease(connection: &Connection) -> rusqlite::Result<Option<(u64, Option<Held>)>> {
     let time = |row: &Row<'_>, name| row.get::<_, i64>(name).map(Timestamp::from_millis);
-    let found = connection.prepare_cached(sql::LEASE)?.query_row([], |row| {
+    let found = connection.prepare_cached(own::LEASE)?.query_row([], |row| {
         let held = match row.get::<_, Option<Arc<str>>>("holder")? {
             Some(holder) => Some(Held {
                 holder,
@@ -81,55 +108,38 @@ pub(super) fn undecoded(
     after: u64,
     limit: u32,
 ) -> rusqlite::Result<Vec<(u64, Delivery)>> {
-    bodies(connection, sql::UNDECODED, params![sequence(after), limit], row::delivery)
+    bodies(connection, own::UNDECODED, params![sequence(after), limit], row::delivery)
 }
 
 pub(super) fn undecodable(
     connection: &Connection,
     limit: u32,
 ) -> rusqlite::Result<Vec<(u64, Delivery, String)>> {
-    bodies(connection, sql::UNDECODABLE, [limit], |found| {
-        let (sequence, delivery) = row::delivery(found)?;
-        Ok((sequence, delivery, found.get("error")?))
-    })
+    bodies(connection, own::UNDECODABLE, [limit], row::undecodable)
 }
 
 pub(super) fn books(connection: &Connection) -> rusqlite::Result<Books> {
-    let installation: InstallationId =
-        connection.prepare_cached(sql::INSTALLATION)?.query_row([], row::installation)?;
-    let mut waits = rows(connection, sql::WAITS, [], row::wait)?;
-    waits.sort_by(|a, b| a.job.cmp(&b.job));
-    Ok(Books { installation, changes: changes(connection)?, waits })
-}
-
-fn changes(connection: &Connection) -> rusqlite::Result<Vec<Change>> {
-    let mut tenants = rows(connection, sql::TENANTS, [], row::tenant)?;
-    tenants.sort_by(|a, b| a.tenant.key.cmp(&b.tenant.key));
-    let mut jobs: Vec<Job> = rows(connection, &sql::JOBS, [], row::job)?;
-    jobs.sort_by(|a, b| a.key.cmp(&b.key));
-    let mut runners: Vec<Runner> = rows(connection, &sql::RUNNERS, [], row::runner)?;
-    runners.sort_by_key(|runner| runner.id);
-    let mut instances: Vec<Instance> = rows(connection, &sql::INSTANCES, [], row::instance)?;
-    instances.sort_by_key(|instance| instance.id);
-    let mut backoffs = rows(connection, &sql::BACKOFFS, [], row::backoff)?;
-    backoffs.sort_by(|a, b| a.0.cmp(&b.0));
-    let mut drains = rows(connection, sql::DRAINS, [], row::drain)?;
-    drains.sort_by(|a, b| a.0.cmp(&b.0));
-    let recovering = rows(connection, sql::RECOVERING, [], row::recovering)?;
-    let mut strays = rows(connection, sql::STRAYS, [], row::stray)?;
-    strays.sort_by(|a, b| a.0.cmp(&b.0));
-    let next = connection.prepare_cached(sql::NEXT)?.query_row([], row::next).optional()?;
-
-    let mut changes: Vec<Change> = tenants.into_iter().map(Box::new).map(Change::Tenant).collect();
-    changes.extend(jobs.into_iter().map(|job| Change::Job(Box::new(job))));
-    changes.extend(runners.into_iter().map(|runner| Change::Runner(Box::new(runner))));
-    changes.extend(instances.into_iter().map(|instance| Change::Instance(Box::new(instance))));
-    changes.extend(backoffs.into_iter().map(|(key, value)| Change::Backoff(key, Some(value))));
-    changes.extend(drains.into_iter().map(|(key, value)| Change::Drain(key, Some(value))));
-    changes.extend(recovering.into_iter().map(|value| Change::Recovering(Some(value))));
-    changes.extend(strays.into_iter().map(|(key, value)| Change::Stray(key, Some(value))));
-    changes.extend(next.map(|(runner, instance)| Change::Next { runner, instance }));
-    Ok(changes)
+    let none = || params![];
+    let next = connection
+        .prepare_cached(sql::NEXT)?
+        .query_row([], |row| Ok(row::next(row)?))
+        .optional()?;
+    Ok(Found {
+        installation: connection
+            .prepare_cached(sql::INSTALLATION)?
+            .query_row([], |row| Ok(row::installation(row)?))?,
+        tenants: rows(connection, sql::TENANTS, none(), row::tenant)?,
+        jobs: rows(connection, &sql::JOBS, none(), row::job)?,
+        runners: rows(connection, &sql::RUNNERS, none(), row::runner)?,
+        instances: rows(connection, &sql::INSTANCES, none(), row::instance)?,
+        backoffs: rows(connection, &sql::BACKOFFS, none(), row::backoff)?,
+        drains: rows(connection, sql::DRAINS, none(), row::drain)?,
+        recovering: rows(connection, sql::RECOVERING, none(), row::recovering)?,
+        strays: rows(connection, sql::STRAYS, none(), row::stray)?,
+        next,
+        waits: rows(connection, sql::WAITS, none(), row::wait)?,
+    }
+    .books())
 }
 
 pub(super) fn events(
@@ -141,9 +151,8 @@ pub(super) fn events(
 }
 
 pub(super) fn job_history(connection: &Connection, key: &JobKey) -> rusqlite::Result<Vec<Attempt>> {
-    let (forge, namespace, native) = job_values(key);
-    let params = (forge, namespace, native, ATTEMPTS_PER_CALL_MAX);
-    let mut attempts = rows(connection, &sql::ATTEMPTS, params, row::attempt)?;
+    let params = of_job(key, ATTEMPTS_PER_CALL_MAX);
+    let mut attempts = rows(connection, &sql::ATTEMPTS, params_from_iter(params), row::attempt)?;
     attempts.reverse();
     Ok(attempts)
 }
@@ -153,9 +162,14 @@ pub(super) fn wait_history(
     key: &JobKey,
     limit: u32,
 ) -> rusqlite::Result<Vec<WaitChange>> {
-    let (forge, namespace, native) = job_values(key);
-    let params = (forge, namespace, native, limit.min(WAITS_PER_JOB_MAX));
-    rows(connection, sql::WAIT_HISTORY, params, row::wait)
+    let params = of_job(key, limit.min(WAITS_PER_JOB_MAX));
+    rows(connection, sql::WAIT_HISTORY, params_from_iter(params), row::wait)
+}
+
+fn of_job(key: &JobKey, limit: u32) -> Vec<Value<'_>> {
+    let mut values = job_values(key);
+    values.push(limit.into());
+    values
 }
 
 pub(super) fn runner_history(connection: &Connection, limit: u32) -> rusqlite::Result<Vec<Runner>> {
@@ -163,6 +177,8 @@ pub(super) fn runner_history(connection: &Connection, limit: u32) -> rusqlite::R
 }
 
 pub(super) fn probe(connection: &Connection) -> rusqlite::Result<()> {
-    connection.prepare_cached(sql::INSTALLATION)?.query_row([], row::installation)?;
+    connection
+        .prepare_cached(sql::INSTALLATION)?
+        .query_row([], |row| Ok(row::installation(row)?))?;
     Ok(())
 }

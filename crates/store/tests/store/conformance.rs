@@ -14,7 +14,7 @@ use remuda_store::{Accepted, Decoded, Leader, StoreError, WAITS_PER_JOB_MAX};
 
 use crate::fixture::{
     Fixture, HOUR, at, attempt, commit, delivery, event, forge, instance, job_change, key,
-    lease_of, memory, runner, sqlite_file, sqlite_in_memory,
+    lease_of, memory, postgres, runner, sqlite_file, sqlite_in_memory,
 };
 
 const ALMOST_AN_HOUR: Duration = Duration::from_millis(3_599_999);
@@ -24,6 +24,13 @@ macro_rules! promises {
         promises! { @of memory: $($name)* }
         promises! { @of sqlite_file: $($name)* }
         promises! { @of sqlite_in_memory: $($name)* }
+        mod postgres {
+            $(#[tokio::test] async fn $name() {
+                if let Some(test) = super::postgres().await {
+                    super::$name(test).await;
+                }
+            })*
+        }
     };
     (@of $backend:ident: $($name:ident)*) => {
         mod $backend {

@@ -15,9 +15,12 @@ use remuda_core::runner::{
 use remuda_core::tenant::{OwnerKind, TenantKey};
 use remuda_core::{Batch, Change, Delivery, Event, Timestamp};
 use remuda_store::clock::Clock;
+use remuda_store::postgres::{self, PostgresStore};
 use remuda_store::sqlite::Settings;
 use remuda_store::{Lease, MemoryStore, Retention, SqliteStore, Store};
 use tempfile::TempDir;
+
+use crate::real::Schema;
 
 pub(crate) const HOUR: Duration = Duration::from_hours(1);
 
@@ -41,7 +44,14 @@ impl Hand {
 pub(crate) struct Fixture {
     pub(crate) store: Box<dyn Store>,
     pub(crate) hand: Hand,
-    _directory: Option<TempDir>,
+    _place: Place,
+}
+
+/// What is removed once the store is gone.
+enum Place {
+    Nowhere,
+    Directory { _directory: TempDir },
+    Schema { _schema: Schema },
 }
 
 pub(crate) const RETENTION: Retention = Retention {
@@ -65,20 +75,32 @@ pub(crate) fn memory() -> Fixture {
     let hand = Hand::default();
     let installation = InstallationId::new("memory").unwrap();
     let store = MemoryStore::with(installation, hand.clock(), RETENTION);
-    Fixture { store: Box::new(store), hand, _directory: None }
+    Fixture { store: Box::new(store), hand, _place: Place::Nowhere }
 }
 
 pub(crate) fn sqlite_file() -> Fixture {
     let hand = Hand::default();
     let directory = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(&directory.path().join("books.db"), settings(&hand)).unwrap();
-    Fixture { store: Box::new(store), hand, _directory: Some(directory) }
+    Fixture { store: Box::new(store), hand, _place: Place::Directory { _directory: directory } }
 }
 
 pub(crate) fn sqlite_in_memory() -> Fixture {
     let hand = Hand::default();
     let store = SqliteStore::in_memory(settings(&hand)).unwrap();
-    Fixture { store: Box::new(store), hand, _directory: None }
+    Fixture { store: Box::new(store), hand, _place: Place::Nowhere }
+}
+
+pub(crate) async fn postgres() -> Option<Fixture> {
+    let schema = Schema::new().await?;
+    let hand = Hand::default();
+    let settings = postgres::Settings {
+        clock: Some(hand.clock()),
+        retention: RETENTION,
+        ..postgres::Settings::default()
+    };
+    let store = PostgresStore::open(&schema.url(), settings).await.unwrap();
+    Some(Fixture { store: Box::new(store), hand, _place: Place::Schema { _schema: schema } })
 }
 
 pub(crate) async fn lease_of(store: &dyn Store) -> Lease {

@@ -11,6 +11,8 @@ mod nouns;
 #[cfg(test)]
 mod property;
 #[cfg(test)]
+mod real;
+#[cfg(test)]
 mod schema;
 #[cfg(test)]
 mod trouble;

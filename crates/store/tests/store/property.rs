@@ -1,4 +1,4 @@
-//! Whatever is done to them, a store in `SQLite` and the one in memory tell the same.
+//! Whatever is done to them, every store tells what the one in memory tells.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use remuda_core::{Batch, Change, Delivery};
 use remuda_store::{Decoded, Lease, Store};
 
-use crate::fixture::{Fixture, memory, sqlite_in_memory};
+use crate::fixture::{Fixture, memory, postgres, sqlite_in_memory};
 use crate::nouns;
 
 #[derive(Clone, Debug)]
@@ -118,35 +118,63 @@ async fn compare(ours: &dyn Store, theirs: &dyn Store) -> Result<(), TestCaseErr
     Ok(())
 }
 
+/// Does the same to a store and to the one in memory.
+async fn tells_the_same(real: Fixture, steps: &[Step]) -> Result<(), TestCaseError> {
+    let specified = memory();
+    let (mut specified_lease, mut real_lease) = (None, None);
+    for step in steps {
+        let said = take(&specified, step, &mut specified_lease).await;
+        prop_assert_eq!(said, take(&real, step, &mut real_lease).await, "{:?}", step);
+        compare(&*specified.store, &*real.store).await?;
+    }
+    Ok(())
+}
+
+async fn reads_back(real: Fixture, changes: Vec<Change>) -> Result<(), TestCaseError> {
+    let specified = memory();
+    let batch = Batch { changes, ..Batch::default() };
+    for test in [&specified, &real] {
+        let lease = test.store.lease("us", Duration::from_mins(1)).await.unwrap().unwrap();
+        test.store.commit(&lease, &batch, &[]).await.unwrap();
+    }
+    compare(&*specified.store, &*real.store).await
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
     fn sqlite_tells_what_memory_tells(steps in vec(step(), 1..40)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(async {
-            let (specified, real) = (memory(), sqlite_in_memory());
-            let (mut specified_lease, mut real_lease) = (None, None);
-            for step in &steps {
-                let said = take(&specified, step, &mut specified_lease).await;
-                prop_assert_eq!(said, take(&real, step, &mut real_lease).await, "{:?}", step);
-                compare(&*specified.store, &*real.store).await?;
-            }
-            Ok(())
-        })?;
+        runtime().block_on(tells_the_same(sqlite_in_memory(), &steps))?;
     }
 
     #[test]
     fn every_value_reads_back_as_it_was_written(changes in vec(nouns::change(), 1..60)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(async {
-            let (specified, real) = (memory(), sqlite_in_memory());
-            let batch = Batch { changes, ..Batch::default() };
-            for test in [&specified, &real] {
-                let lease = test.store.lease("us", Duration::from_mins(1)).await.unwrap().unwrap();
-                test.store.commit(&lease, &batch, &[]).await.unwrap();
-            }
-            compare(&*specified.store, &*real.store).await
+        runtime().block_on(reads_back(sqlite_in_memory(), changes))?;
+    }
+}
+
+// Each case makes a schema of its own.
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+
+    #[test]
+    fn postgres_tells_what_memory_tells(steps in vec(step(), 1..40)) {
+        runtime().block_on(async {
+            let Some(real) = postgres().await else { return Ok(()) };
+            tells_the_same(real, &steps).await
+        })?;
+    }
+
+    #[test]
+    fn every_value_reads_back_from_postgres(changes in vec(nouns::change(), 1..60)) {
+        runtime().block_on(async {
+            let Some(real) = postgres().await else { return Ok(()) };
+            reads_back(real, changes).await
         })?;
     }
 }

@@ -131,7 +131,7 @@ fn a_database_of_another_program_is_refused_and_left_as_it_was() {
     let place = Place::new();
     place.stranger().execute_batch("CREATE TABLE song (title TEXT)").unwrap();
     let before = fs::read(&place.path).unwrap();
-    assert_eq!(refusal(&place), "database FILE holds tables that are not ours: name another file");
+    assert_eq!(refusal(&place), "database FILE holds tables that are not ours: name another");
     assert_eq!(fs::read(&place.path).unwrap(), before);
 }
 

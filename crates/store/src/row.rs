@@ -15,29 +15,20 @@ use remuda_core::runner::{
 use remuda_core::snapshot::{Backoff, Drain, Recovering, Stray};
 use remuda_core::tenant::{Met, Tenant, TenantKey};
 use remuda_core::{Delivery, Event, Timestamp, WaitChange};
-use rusqlite::Row;
-use rusqlite::types::Type;
 
+use crate::Leader;
+use crate::value::{Cells, Misread};
 use crate::wire::{self, Unreadable};
 
-type Read<T> = rusqlite::Result<T>;
+type Read<T> = Result<T, Misread>;
 
-pub(super) fn millis(at: Option<Timestamp>) -> Option<i64> {
-    at.map(Timestamp::as_millis)
-}
-
-pub(super) fn namespace_word(namespace: Namespace) -> &'static str {
+pub(crate) fn namespace_word(namespace: Namespace) -> &'static str {
     match namespace {
         Namespace::Rest => "rest",
     }
 }
 
-/// A job's key as the first three parameters of the statements that ask for it.
-pub(super) fn job_values(key: &JobKey) -> (&str, &'static str, i64) {
-    (key.forge.as_str(), namespace_word(key.namespace), key.native.cast_signed())
-}
-
-pub(super) fn trust_word(trust: Trust) -> &'static str {
+pub(crate) fn trust_word(trust: Trust) -> &'static str {
     match trust {
         Trust::Unknown => "unknown",
         Trust::Untrusted => "untrusted",
@@ -45,7 +36,7 @@ pub(super) fn trust_word(trust: Trust) -> &'static str {
     }
 }
 
-pub(super) fn registration_columns(registration: Registration) -> (&'static str, Option<u64>) {
+pub(crate) fn registration_columns(registration: Registration) -> (&'static str, Option<u64>) {
     match registration {
         Registration::Unknown => ("unknown", None),
         Registration::Made(id) => ("made", Some(id)),
@@ -53,7 +44,7 @@ pub(super) fn registration_columns(registration: Registration) -> (&'static str,
     }
 }
 
-pub(super) fn purpose_columns(purpose: Purpose) -> (&'static str, Option<u64>) {
+pub(crate) fn purpose_columns(purpose: Purpose) -> (&'static str, Option<u64>) {
     match purpose {
         Purpose::Runner(runner) => ("runner", Some(runner.0)),
         Purpose::Standby => ("standby", None),
@@ -61,44 +52,51 @@ pub(super) fn purpose_columns(purpose: Purpose) -> (&'static str, Option<u64>) {
     }
 }
 
-fn unreadable(column: &str, error: impl Into<Unreadable>) -> rusqlite::Error {
-    let error = format!("column {column}: {}", error.into());
-    // The column is named in the text, which says more than its place in the statement.
-    rusqlite::Error::FromSqlConversionFailure(usize::MAX, Type::Text, error.into())
+fn there<T>(column: &str, value: Option<T>) -> Read<T> {
+    value.ok_or_else(|| Misread::new(column, "it is empty"))
 }
 
-fn id(row: &Row<'_>, column: &str) -> Read<u64> {
-    Ok(row.get::<_, i64>(column)?.cast_unsigned())
+fn int(row: &dyn Cells, column: &str) -> Read<i64> {
+    there(column, row.int(column)?)
 }
 
-fn optional_id(row: &Row<'_>, column: &str) -> Read<Option<u64>> {
-    Ok(row.get::<_, Option<i64>>(column)?.map(i64::cast_unsigned))
+/// A number of fewer bits than a column holds.
+fn small<T: TryFrom<i64>>(row: &dyn Cells, column: &str) -> Read<T> {
+    let number = int(row, column)?;
+    T::try_from(number).map_err(|_| Misread::new(column, format!("{number} is out of range")))
 }
 
-fn at(row: &Row<'_>, column: &str) -> Read<Timestamp> {
-    Ok(Timestamp::from_millis(row.get(column)?))
+fn id(row: &dyn Cells, column: &str) -> Read<u64> {
+    Ok(int(row, column)?.cast_unsigned())
 }
 
-fn optional_at(row: &Row<'_>, column: &str) -> Read<Option<Timestamp>> {
-    Ok(row.get::<_, Option<i64>>(column)?.map(Timestamp::from_millis))
+fn optional_id(row: &dyn Cells, column: &str) -> Read<Option<u64>> {
+    Ok(row.int(column)?.map(i64::cast_unsigned))
+}
+
+fn at(row: &dyn Cells, column: &str) -> Read<Timestamp> {
+    Ok(Timestamp::from_millis(int(row, column)?))
+}
+
+fn optional_at(row: &dyn Cells, column: &str) -> Read<Option<Timestamp>> {
+    Ok(row.int(column)?.map(Timestamp::from_millis))
 }
 
 fn text<T, E: Into<Unreadable>>(
-    row: &Row<'_>,
+    row: &dyn Cells,
     column: &str,
     parse: impl FnOnce(&str) -> Result<T, E>,
 ) -> Read<T> {
-    let text = row.get_ref(column)?.as_str().map_err(|error| unreadable(column, error))?;
-    parse(text).map_err(|error| unreadable(column, error))
+    there(column, optional_text(row, column, parse)?)
 }
 
 fn optional_text<T, E: Into<Unreadable>>(
-    row: &Row<'_>,
+    row: &dyn Cells,
     column: &str,
     parse: impl FnOnce(&str) -> Result<T, E>,
 ) -> Read<Option<T>> {
-    let text = row.get_ref(column)?.as_str_or_null().map_err(|error| unreadable(column, error))?;
-    text.map(parse).transpose().map_err(|error| unreadable(column, error))
+    let text = row.text(column)?;
+    text.map(|text| parse(&text)).transpose().map_err(|error| Misread::new(column, error))
 }
 
 /// Reads a word of a closed set.
@@ -113,7 +111,7 @@ fn word<T: Copy, const N: usize>(
     }
 }
 
-fn plain(row: &Row<'_>, column: &str) -> Read<Arc<str>> {
+fn plain(row: &dyn Cells, column: &str) -> Read<Arc<str>> {
     text(row, column, |text| Ok::<_, Unreadable>(text.into()))
 }
 
@@ -122,7 +120,7 @@ fn namespace(text: &str) -> Result<Namespace, Unreadable> {
 }
 
 /// A job's key in the columns `forge`, `namespace` and `native`.
-fn job_key(row: &Row<'_>) -> Read<JobKey> {
+fn job_key(row: &dyn Cells) -> Read<JobKey> {
     Ok(JobKey {
         forge: text(row, "forge", str::parse)?,
         namespace: text(row, "namespace", namespace)?,
@@ -131,24 +129,30 @@ fn job_key(row: &Row<'_>) -> Read<JobKey> {
 }
 
 /// A job's key in the columns `job_forge`, `job_namespace` and `job_native`, which are set together.
-fn optional_job_key(row: &Row<'_>) -> Read<Option<JobKey>> {
+fn optional_job_key(row: &dyn Cells) -> Read<Option<JobKey>> {
     let Some(forge) = optional_text(row, "job_forge", str::parse)? else { return Ok(None) };
     let namespace = text(row, "job_namespace", namespace)?;
     Ok(Some(JobKey { forge, namespace, native: id(row, "job_native")? }))
 }
 
-pub(super) fn delivery(row: &Row<'_>) -> Read<(u64, Delivery)> {
+pub(crate) fn delivery(row: &dyn Cells) -> Read<(u64, Delivery)> {
     let delivery = Delivery {
         forge: text(row, "forge", str::parse)?,
         id: plain(row, "id")?,
         event: plain(row, "event")?,
         received_at: at(row, "received_at")?,
-        body: row.get_ref("body")?.as_blob().map_err(|error| unreadable("body", error))?.into(),
+        body: there("body", row.bytes("body")?)?.into(),
     };
     Ok((id(row, "sequence")?, delivery))
 }
 
-pub(super) fn tenant(row: &Row<'_>) -> Read<Met> {
+/// As [`delivery`], with the decoder's error.
+pub(crate) fn undecodable(row: &dyn Cells) -> Read<(u64, Delivery, String)> {
+    let (sequence, delivery) = delivery(row)?;
+    Ok((sequence, delivery, text(row, "error", |error| Ok::<_, Unreadable>(error.to_owned()))?))
+}
+
+pub(crate) fn tenant(row: &dyn Cells) -> Read<Met> {
     let key = TenantKey {
         forge: text(row, "forge", str::parse)?,
         kind: text(row, "kind", wire::owner_kind)?,
@@ -161,7 +165,7 @@ pub(super) fn tenant(row: &Row<'_>) -> Read<Met> {
     })
 }
 
-pub(super) fn job(row: &Row<'_>) -> Read<Job> {
+pub(crate) fn job(row: &dyn Cells) -> Read<Job> {
     Ok(Job {
         key: job_key(row)?,
         tenant: TenantKey {
@@ -190,14 +194,14 @@ pub(super) fn job(row: &Row<'_>) -> Read<Job> {
     })
 }
 
-pub(super) fn attempt(row: &Row<'_>) -> Read<Attempt> {
+pub(crate) fn attempt(row: &dyn Cells) -> Read<Attempt> {
     let runner_name = optional_text(row, "runner_name", str::parse)?;
     let runner = match runner_name {
         Some(name) => Some(RunnerRef { id: id(row, "runner_id")?, name }),
         None => None,
     };
     Ok(Attempt {
-        number: row.get("number")?,
+        number: small(row, "number")?,
         state: text(row, "state", word(JobState::ALL, JobState::as_str))?,
         runner,
         conclusion: optional_text(row, "conclusion", word(Conclusion::ALL, Conclusion::as_str))?,
@@ -208,17 +212,17 @@ pub(super) fn attempt(row: &Row<'_>) -> Read<Attempt> {
     })
 }
 
-fn doubt(row: &Row<'_>) -> Read<Option<Doubt>> {
+fn doubt(row: &dyn Cells) -> Read<Option<Doubt>> {
     let Some(since) = optional_at(row, "doubt_since")? else { return Ok(None) };
     Ok(Some(Doubt {
         since,
         missing_since: optional_at(row, "doubt_missing_since")?,
-        reads: row.get("doubt_reads")?,
+        reads: small(row, "doubt_reads")?,
         read_at: optional_at(row, "doubt_read_at")?,
     }))
 }
 
-pub(super) fn runner(row: &Row<'_>) -> Read<Runner> {
+pub(crate) fn runner(row: &dyn Cells) -> Read<Runner> {
     let mut since = Since::default();
     for (state, column) in RunnerState::ALL.into_iter().zip(SINCE_COLUMNS) {
         if let Some(at) = optional_at(row, column)? {
@@ -248,7 +252,7 @@ pub(super) fn runner(row: &Row<'_>) -> Read<Runner> {
 const SINCE_COLUMNS: [&str; 7] =
     ["pending_at", "starting_at", "idle_at", "draining_at", "busy_at", "stopping_at", "gone_at"];
 
-fn registration(row: &Row<'_>) -> Read<Registration> {
+fn registration(row: &dyn Cells) -> Read<Registration> {
     let made = optional_id(row, "registration_id")?;
     text(row, "registration", |word| match (word, made) {
         ("unknown", None) => Ok(Registration::Unknown),
@@ -258,13 +262,13 @@ fn registration(row: &Row<'_>) -> Read<Registration> {
     })
 }
 
-fn hold(row: &Row<'_>) -> Read<Option<Hold>> {
+fn hold(row: &dyn Cells) -> Read<Option<Hold>> {
     let Some(since) = optional_at(row, "hold_since")? else { return Ok(None) };
     let (who, why) = (plain(row, "hold_who")?, plain(row, "hold_why")?);
     Ok(Some(Hold { who, why, since }))
 }
 
-pub(super) fn instance(row: &Row<'_>) -> Read<Instance> {
+pub(crate) fn instance(row: &dyn Cells) -> Read<Instance> {
     let launch = match optional_at(row, "launch_at")? {
         Some(begun) => Some(LaunchCall {
             at: begun,
@@ -274,7 +278,10 @@ pub(super) fn instance(row: &Row<'_>) -> Read<Instance> {
         None => None,
     };
     let exit = match optional_at(row, "exit_at")? {
-        Some(at) => Some(Exit { at, code: row.get("exit_code")? }),
+        Some(at) => {
+            let code = row.int("exit_code")?.map(|_| small(row, "exit_code")).transpose()?;
+            Some(Exit { at, code })
+        }
         None => None,
     };
     Ok(Instance {
@@ -295,7 +302,7 @@ pub(super) fn instance(row: &Row<'_>) -> Read<Instance> {
     })
 }
 
-fn purpose(row: &Row<'_>) -> Read<Purpose> {
+fn purpose(row: &dyn Cells) -> Read<Purpose> {
     let runner = optional_id(row, "purpose_runner")?;
     text(row, "purpose", |word| match (word, runner) {
         ("runner", Some(id)) => Ok(Purpose::Runner(RunnerId(id))),
@@ -305,9 +312,9 @@ fn purpose(row: &Row<'_>) -> Read<Purpose> {
     })
 }
 
-pub(super) fn backoff(row: &Row<'_>) -> Read<(BackoffKey, Backoff)> {
-    let kind: String = row.get("kind")?;
-    let key = match kind.as_str() {
+pub(crate) fn backoff(row: &dyn Cells) -> Read<(BackoffKey, Backoff)> {
+    let kind: Arc<str> = plain(row, "kind")?;
+    let key = match &*kind {
         "pool" => BackoffKey::Pool(text(row, "name", str::parse)?),
         "provider" => BackoffKey::Provider(text(row, "name", str::parse)?),
         "scope" => {
@@ -315,39 +322,39 @@ pub(super) fn backoff(row: &Row<'_>) -> Read<(BackoffKey, Backoff)> {
         }
         "image" => BackoffKey::Image(text(row, "name", str::parse)?),
         "node" => BackoffKey::Node(text(row, "name", str::parse)?, text(row, "part", str::parse)?),
-        other => return Err(unreadable("kind", format!("{other:?} is not a word we know"))),
+        other => return Err(Misread::new("kind", format!("{other:?} is not a word we know"))),
     };
     let backoff = Backoff {
-        failures: row.get("failures")?,
+        failures: small(row, "failures")?,
         since: at(row, "since")?,
         failed_at: at(row, "failed_at")?,
         until: at(row, "until")?,
         because: plain(row, "because")?,
         earlier: text(row, "earlier", wire::causes)?,
         proof: text(row, "proof", wire::proof)?,
-        full: row.get("is_full")?,
+        full: int(row, "is_full")? != 0,
     };
     Ok((key, backoff))
 }
 
-pub(super) fn drain(row: &Row<'_>) -> Read<(DrainKey, Drain)> {
-    let kind: String = row.get("kind")?;
-    let key = match kind.as_str() {
+pub(crate) fn drain(row: &dyn Cells) -> Read<(DrainKey, Drain)> {
+    let kind: Arc<str> = plain(row, "kind")?;
+    let key = match &*kind {
         "pool" => DrainKey::Pool(text(row, "name", str::parse)?),
         "provider" => DrainKey::Provider(text(row, "name", str::parse)?),
         "node" => DrainKey::Node(text(row, "name", str::parse)?, text(row, "node", str::parse)?),
-        other => return Err(unreadable("kind", format!("{other:?} is not a word we know"))),
+        other => return Err(Misread::new("kind", format!("{other:?} is not a word we know"))),
     };
     let drain =
         Drain { who: plain(row, "who")?, why: plain(row, "why")?, since: at(row, "since")? };
     Ok((key, drain))
 }
 
-pub(super) fn recovering(row: &Row<'_>) -> Read<Recovering> {
+pub(crate) fn recovering(row: &dyn Cells) -> Read<Recovering> {
     Ok(Recovering { since: at(row, "since")?, because: plain(row, "because")? })
 }
 
-pub(super) fn stray(row: &Row<'_>) -> Read<(StrayRegistration, Stray)> {
+pub(crate) fn stray(row: &dyn Cells) -> Read<(StrayRegistration, Stray)> {
     let key = StrayRegistration {
         forge: text(row, "forge", str::parse)?,
         scope: text(row, "scope", str::parse)?,
@@ -362,16 +369,16 @@ pub(super) fn stray(row: &Row<'_>) -> Read<(StrayRegistration, Stray)> {
     Ok((key, stray))
 }
 
-pub(super) fn next(row: &Row<'_>) -> Read<(RunnerId, InstanceId)> {
+pub(crate) fn next(row: &dyn Cells) -> Read<(RunnerId, InstanceId)> {
     Ok((RunnerId(id(row, "runner")?), InstanceId(id(row, "instance")?)))
 }
 
-pub(super) fn wait(row: &Row<'_>) -> Read<WaitChange> {
+pub(crate) fn wait(row: &dyn Cells) -> Read<WaitChange> {
     let (job, at) = (job_key(row)?, at(row, "at")?);
     Ok(WaitChange { job, at, reasons: text(row, "reasons", wire::reasons)? })
 }
 
-pub(super) fn event(row: &Row<'_>) -> Read<(u64, Event)> {
+pub(crate) fn event(row: &dyn Cells) -> Read<(u64, Event)> {
     let event = Event {
         at: at(row, "at")?,
         job: optional_job_key(row)?,
@@ -382,6 +389,11 @@ pub(super) fn event(row: &Row<'_>) -> Read<(u64, Event)> {
     Ok((id(row, "sequence")?, event))
 }
 
-pub(super) fn installation(row: &Row<'_>) -> Read<InstallationId> {
+pub(crate) fn leader(row: &dyn Cells) -> Read<Leader> {
+    let (holder, epoch) = (plain(row, "holder")?, id(row, "epoch")?);
+    Ok(Leader { holder, epoch, since: at(row, "taken_at")? })
+}
+
+pub(crate) fn installation(row: &dyn Cells) -> Read<InstallationId> {
     text(row, "value", str::parse)
 }

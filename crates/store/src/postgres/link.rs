@@ -1,0 +1,218 @@
+//! Connections to the database: a few, each used by one caller at a time, none longer than allowed.
+//!
+//! A connection on which anything failed, or whose caller went away in the middle, is closed and not
+//! used again: the server then undoes what was not committed.
+
+use std::collections::BTreeMap;
+use std::future::{Future, poll_fn};
+use std::task::Poll;
+
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
+use futures_util::future::maybe_done;
+use tokio::time::timeout;
+use tokio_postgres::types::BorrowToSql;
+use tokio_postgres::{Config, Row, Statement};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::Settings;
+use super::address::Address;
+use super::failure::Place;
+use super::sql::dialect;
+use crate::StoreError;
+use crate::value::{self, Cells, Misread, Value};
+
+/// Most statements that are under way on one connection.
+const UNDER_WAY_MAX: usize = 64;
+
+/// A database that can be reached.
+pub(super) struct Link {
+    pool: Pool,
+    pub(super) config: Config,
+    pub(super) tls: MakeRustlsConnect,
+    pub(super) place: Place,
+    pub(super) settings: Settings,
+}
+
+impl Link {
+    pub(super) fn new(address: Address, settings: Settings) -> Result<Self, StoreError> {
+        let Address { mut config, trust, place } = address;
+        let tls =
+            trust.connector().map_err(|detail| StoreError::Tls { place: place.clone(), detail })?;
+        let millis = |span: std::time::Duration| span.as_millis();
+        // `on` is the least that keeps what was answered; whoever has the server relax it means others.
+        let options = format!(
+            "{} -c statement_timeout={} -c lock_timeout={} -c synchronous_commit=on \
+             -c idle_in_transaction_session_timeout={}",
+            config.get_options().unwrap_or_default(),
+            millis(settings.statement_timeout),
+            millis(settings.statement_timeout),
+            millis(settings.pause_timeout),
+        );
+        config.options(options.trim());
+        config.connect_timeout(settings.connect_timeout);
+        config.tcp_user_timeout(settings.call_timeout);
+        if config.get_application_name().is_none() {
+            config.application_name("remuda");
+        }
+        let recycling_method = RecyclingMethod::Fast;
+        let manager =
+            Manager::from_config(config.clone(), tls.clone(), ManagerConfig { recycling_method });
+        let timeouts = Timeouts {
+            wait: Some(settings.connect_timeout),
+            create: Some(settings.connect_timeout),
+            recycle: Some(settings.connect_timeout),
+        };
+        let pool = Pool::builder(manager)
+            .max_size(settings.connections)
+            .timeouts(timeouts)
+            .runtime(Runtime::Tokio1)
+            .build()
+            .expect("a runtime is given, which is all that may lack");
+        Ok(Self { pool, config, tls, place: Place(place), settings })
+    }
+
+    /// A connection of one's own until it is dropped.
+    pub(super) async fn session(&self) -> Result<Session<'_>, StoreError> {
+        let object = self.pool.get().await.map_err(|error| self.place.unconnected(error))?;
+        Ok(Session { object: Some(object), place: &self.place })
+    }
+
+    /// Does `work`, for as long as a call may take.
+    pub(super) async fn bounded<T>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let limit = self.settings.call_timeout;
+        timeout(limit, work).await.unwrap_or_else(|_| Err(self.place.late(limit)))
+    }
+
+    /// Runs one statement by itself and reads what it finds.
+    pub(super) async fn rows<T>(
+        &self,
+        sql: &str,
+        values: Vec<Value<'_>>,
+        read: fn(&dyn Cells) -> Result<T, Misread>,
+    ) -> Result<Vec<T>, StoreError> {
+        self.bounded(async {
+            let session = self.session().await?;
+            let found = session.rows(sql, values, read).await?;
+            session.keep();
+            Ok(found)
+        })
+        .await
+    }
+}
+
+/// A connection of one's own. Dropped, it is closed, unless it was [kept](Session::keep).
+pub(super) struct Session<'a> {
+    object: Option<Object>,
+    place: &'a Place,
+}
+
+impl Session<'_> {
+    fn client(&self) -> &Object {
+        self.object.as_ref().expect("it is only taken in the end")
+    }
+
+    /// Puts the connection back for others: nothing is under way on it.
+    pub(super) fn keep(mut self) {
+        drop(self.object.take());
+    }
+
+    /// Runs statements without parameters.
+    pub(super) async fn run(&self, sql: &str) -> Result<(), tokio_postgres::Error> {
+        self.client().batch_execute(sql).await
+    }
+
+    pub(super) async fn prepared(&self, sql: &str) -> Result<Statement, tokio_postgres::Error> {
+        self.client().prepare_cached(&dialect(sql)).await
+    }
+
+    pub(super) async fn query<P: BorrowToSql>(
+        &self,
+        statement: &Statement,
+        values: Vec<P>,
+    ) -> Result<Vec<Row>, tokio_postgres::Error> {
+        use futures_util::TryStreamExt as _;
+        self.client().query_raw(statement, values).await?.try_collect().await
+    }
+
+    /// As [`Self::query`], in our terms.
+    pub(super) async fn rows<T>(
+        &self,
+        sql: &str,
+        values: Vec<Value<'_>>,
+        read: fn(&dyn Cells) -> Result<T, Misread>,
+    ) -> Result<Vec<T>, StoreError> {
+        let failed = |error| self.place.failed(error);
+        let statement = self.prepared(sql).await.map_err(failed)?;
+        let rows = self.query(&statement, values).await.map_err(failed)?;
+        rows.iter()
+            .map(|row| read(row))
+            .collect::<Result<_, _>>()
+            .map_err(|error| self.place.corrupt(&error))
+    }
+
+    /// Runs statements in order, and ends the transaction that they are in.
+    pub(super) async fn all_to_the_end<'v>(
+        &self,
+        statements: impl Iterator<Item = value::Statement<'v>>,
+    ) -> Result<(), tokio_postgres::Error> {
+        self.all(statements).await?;
+        self.run("COMMIT").await
+    }
+
+    /// Runs statements of one transaction in order, most of them without waiting for the one before.
+    pub(super) async fn all<'v>(
+        &self,
+        statements: impl Iterator<Item = value::Statement<'v>>,
+    ) -> Result<(), tokio_postgres::Error> {
+        let mut known: BTreeMap<&str, Statement> = BTreeMap::new();
+        let mut batch = Vec::new();
+        for (sql, values) in statements {
+            let statement = match known.get(sql) {
+                Some(statement) => statement.clone(),
+                None => known.entry(sql).or_insert(self.prepared(sql).await?).clone(),
+            };
+            batch.push((statement, values));
+            if batch.len() == UNDER_WAY_MAX {
+                self.batch(std::mem::take(&mut batch)).await?;
+            }
+        }
+        self.batch(batch).await
+    }
+
+    async fn batch(
+        &self,
+        batch: Vec<(Statement, Vec<Value<'_>>)>,
+    ) -> Result<(), tokio_postgres::Error> {
+        let client = self.client();
+        let sent = batch.into_iter().map(|(statement, values)| async move {
+            client.execute_raw(&statement, values).await.map(|_| ())
+        });
+        in_order(sent.collect()).await.into_iter().collect()
+    }
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        if let Some(object) = self.object.take() {
+            drop(Object::take(object));
+        }
+    }
+}
+
+/// Completes with the results of all. Each is begun before any is waited for, and in their order,
+/// which is the order in which a connection sends what they send.
+pub(super) async fn in_order<F: Future>(all: Vec<F>) -> Vec<F::Output> {
+    let mut all: Vec<_> = all.into_iter().map(|future| Box::pin(maybe_done(future))).collect();
+    poll_fn(|context| {
+        let mut waits = false;
+        for future in &mut all {
+            waits |= future.as_mut().poll(context).is_pending();
+        }
+        if waits { Poll::Pending } else { Poll::Ready(()) }
+    })
+    .await;
+    all.iter_mut().map(|future| future.as_mut().take_output().expect("it is done")).collect()
+}
