@@ -21,6 +21,10 @@ const BACKOFF_LONGEST: Duration = Duration::from_mins(5);
 /// A back-off that nothing has met again for this long is forgotten.
 const BACKOFF_KEPT: Duration = Duration::from_hours(24);
 
+/// The exit code of a runner whose version the forge refuses: actions/runner, `Constants.Runner.ReturnCode`,
+/// with `ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE`.
+const OUTDATED: i32 = 7;
+
 /// How long to wait after this many failures in a row.
 pub(crate) fn backoff(failures: u32) -> Duration {
     BACKOFF_LONGEST.min(doubled(BACKOFF_FIRST, failures.saturating_sub(1)))
@@ -46,6 +50,8 @@ pub(crate) struct Failure<'a> {
     pub because: &'a Arc<str>,
     /// It is no fault: there is only no room, or no patience.
     pub full: bool,
+    /// Trying again cannot help before a person has acted.
+    pub certain: bool,
     /// When the launch that failed was begun.
     pub begun_at: Option<Timestamp>,
     /// What would disprove it.
@@ -54,7 +60,7 @@ pub(crate) struct Failure<'a> {
 
 /// One more failure of `key`, without waiting on account of those that were under way with it.
 pub(crate) fn failed_again(world: &Snapshot, key: BackoffKey, failure: &Failure<'_>) -> Change {
-    let Failure { because, full, begun_at, proof } = *failure;
+    let Failure { because, full, certain, begun_at, proof } = *failure;
     let old = world.backoffs.get(&key);
     // Launches that were begun together fail together: they count once.
     let together = |old: &Backoff| {
@@ -62,6 +68,7 @@ pub(crate) fn failed_again(world: &Snapshot, key: BackoffKey, failure: &Failure<
     };
     let counted = old.is_none_or(|old| !together(old));
     let failures = old.map_or(0, |old| old.failures).saturating_add(u32::from(counted)).max(1);
+    let failures = if certain { failures.max(world.fleet.quarantine.after) } else { failures };
     let failed_at = old.filter(|_| !counted).map_or(world.now, |old| old.failed_at);
     let since = old.map_or(world.now, |old| old.since);
     let until = match old.filter(|_| !counted) {
@@ -85,7 +92,12 @@ fn causes(old: &Backoff, last: &Arc<str>) -> Vec<Arc<str>> {
 
 /// What a runner's end says against the things that made it.
 pub(crate) fn failures_of(world: &Snapshot, runner: &Runner, instance: &Instance) -> Vec<Change> {
+    let exited_with = instance.exit.and_then(|exit| exit.code);
+    let outdated = runner.outcome == Some(Outcome::Died) && exited_with == Some(OUTDATED);
     let because = match runner.outcome {
+        Some(Outcome::Died) if outdated => {
+            "the forge no longer takes the version of this image's runner: renew the image"
+        }
         Some(Outcome::Died) => "a runner ended before it had a job",
         Some(Outcome::NeverOnline) => "a runner did not come online within the boot limit",
         Some(Outcome::LaunchLost) => "a launch was never answered and left nothing behind",
@@ -101,15 +113,20 @@ pub(crate) fn failures_of(world: &Snapshot, runner: &Runner, instance: &Instance
         | None => return Vec::new(),
     };
     let lost = runner.outcome == Some(Outcome::Lost);
-    let exited_well = instance.exit.is_some_and(|exit| exit.code == Some(0));
-    if lost && exited_well {
+    if lost && exited_with == Some(0) {
         // Only the word of its job's end is missing.
         return Vec::new();
     }
     let proof = if lost { Proof::End } else { Proof::Job };
     let begun_at = instance.launch.map(|launch| launch.at);
-    let failure = Failure { because: &because.into(), full: false, begun_at, proof };
-    let blamed = blamed(world, runner, instance);
+    let because = because.into();
+    let failure = Failure { because: &because, full: false, certain: outdated, begun_at, proof };
+    let image =
+        world.fleet.pools.get(&runner.pool).map(|pool| BackoffKey::Image(pool.image.clone()));
+    let blamed = match image.filter(|_| outdated) {
+        Some(image) => vec![image],
+        None => blamed(world, runner, instance),
+    };
     let blamed = blamed.into_iter().filter(|key| !lost || matches!(key, BackoffKey::Node(..)));
     blamed.map(|key| failed_again(world, key, &failure)).collect()
 }

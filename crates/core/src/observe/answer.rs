@@ -196,7 +196,8 @@ fn launch_failed(
     let scope = BackoffKey::Scope(runner.forge.clone(), runner.scope.clone());
     let begun_at = row.launch.map(|launch| launch.at).filter(|_| cause == Cause::Invalid);
     let full = cause == Cause::Full;
-    let failure = Failure { because: message, full, begun_at, proof: Proof::Job };
+    let proof = Proof::Job;
+    let failure = Failure { because: message, full, certain: false, begun_at, proof };
     let consequence = match cause {
         Cause::Limited { until } => {
             limited(world, (runner.forge.clone(), runner.scope.clone()), until)

@@ -252,6 +252,54 @@ fn an_instance_that_no_row_explains_lives_for_ever() {
     holds(SMALL, story, Rulebook { actions: leaves_orphans, ..SOUND });
 }
 
+/// Market's pain 4; actions-runner-controller #4601: the forge refuses the runner's version, instances
+/// boot and vanish in a loop, and nothing turns red.
+#[test]
+fn arc_4601_runners_of_a_refused_version_are_made_in_a_loop() {
+    fn story(world: &mut World) {
+        world.hears(queued(1, "linux"));
+        let mut made = 0;
+        for _ in 0..15 {
+            let launched: Vec<String> = world.calls();
+            made += launched.iter().filter(|call| call.starts_with("launch")).count() as u64;
+            if made > 0 && world.runner_is(made) == "pending" {
+                world.launched(made);
+                world.passes(1);
+                world.sees(refuses(world, made));
+                world.passes(1);
+                world.deregistered(made);
+                world.passes(1);
+                world.destroyed(made);
+            }
+            world.passes(10);
+        }
+        assert_eq!((made, world.why(1)), (1, vec!["quarantined"]));
+        let told = world.tells_why(1);
+        assert!(
+            told.contains("image plain is in quarantine") && told.contains("renew the image"),
+            "{told}"
+        );
+    }
+    fn refuses(world: &World, id: u64) -> Observation {
+        use remuda_core::observation::{Condition, InstanceSeen};
+        let (provider, asked_at) = (ProviderName::new("one").unwrap(), world.now);
+        let (id, condition) = (world.runner(id).instance, Condition::Exited(Some(7)));
+        let all = vec![InstanceSeen { id, runner: None, node: None, condition }];
+        Observation::Instances { provider, asked_at, all }
+    }
+    fn exits_are_alike(world: &Snapshot, seen: &Observation) -> Vec<Change> {
+        use remuda_core::observation::Condition;
+        let mut seen = seen.clone();
+        if let Observation::Instances { all, .. } = &mut seen {
+            for seen in all {
+                seen.condition = Condition::Exited(Some(1));
+            }
+        }
+        observe(world, &seen)
+    }
+    holds(SMALL, story, Rulebook { observe: exits_are_alike, ..SOUND });
+}
+
 /// actions-runner-controller #4603: the runner's process hangs after its job has ended.
 #[test]
 fn arc_4603_a_runner_that_hangs_after_its_job_holds_its_place() {

@@ -24,7 +24,8 @@ use remuda_core::pool::{Audience, Capacity, Limits, Pool};
 use remuda_core::runner::{InstanceId, Runner, RunnerId, RunnerState};
 use remuda_core::tenant::{OwnerKind, Repository, Scope, Tenant, TenantKey};
 use remuda_core::{
-    Action, Batch, Change, Plan, Snapshot, Timestamp, Turn, actions, check, observe, plan, settle,
+    Action, Batch, Change, Plan, Reason, Snapshot, Timestamp, Turn, actions, check, observe, plan,
+    settle,
 };
 
 pub(crate) fn forge() -> ForgeName {
@@ -488,7 +489,16 @@ impl World {
     /// Why a job waits, as words; empty if it does not.
     pub(crate) fn why(&self, id: u64) -> Vec<&'static str> {
         let reasons = self.controller.reasons(&JobKey::rest(&forge(), id));
-        reasons.map_or(Vec::new(), |(_, all)| all.iter().map(remuda_core::Reason::code).collect())
+        reasons.map_or(Vec::new(), |(_, all)| all.iter().map(Reason::code).collect())
+    }
+
+    /// Why a job waits, in whole sentences.
+    pub(crate) fn tells_why(&self, id: u64) -> String {
+        let reasons = self.controller.reasons(&JobKey::rest(&forge(), id));
+        let told = |(_, all): (_, &Arc<[Reason]>)| {
+            all.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+        };
+        reasons.map(told).unwrap_or_default()
     }
 
     /// Runners that are not gone, by pool.
