@@ -218,9 +218,12 @@ fn destructions(world: &Snapshot, scopes: &BTreeMap<Place<'_>, Polled>) -> Vec<A
         (exists && rested && declared && runner.hold.is_none())
             .then(|| Destroy { provider: instance.provider.clone(), instance: instance.id })
     });
+    let prefix = Runner::name_prefix(&world.installation);
     let orphans = world.orphans.iter().filter(|((provider, _), orphan)| {
+        // One that carries another installation's runner is not ours, whatever its number.
+        let ours = orphan.runner.as_ref().is_none_or(|name| name.as_str().starts_with(&prefix));
         let seen_twice = orphan.last_seen >= orphan.first_seen + grace.stray;
-        seen_twice
+        ours && seen_twice
             && world.recovering.is_none()
             && world.fleet.providers.contains_key(provider)
             && !may_be_in_use(world, orphan)

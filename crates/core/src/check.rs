@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::job::{JobKey, JobState};
-use crate::name::PoolName;
+use crate::name::{PoolName, ProviderName};
 use crate::runner::{InstanceId, InstanceState, RunnerId, RunnerState};
 use crate::snapshot::{Class, Snapshot};
 
@@ -24,6 +24,8 @@ pub enum Violation {
     InstanceWithoutLaunch(InstanceId),
     /// A pool has more instances than it may.
     PoolOverMax(PoolName, u32),
+    /// A provider has more instances than it may.
+    ProviderOverMax(ProviderName, u32),
     /// Two runners have one job of one attempt.
     JobOnTwoRunners(JobKey),
     /// The queue and the jobs disagree.
@@ -46,6 +48,9 @@ impl fmt::Display for Violation {
             Self::InstanceWithoutLaunch(id) => write!(f, "instance {id} exists without a launch"),
             Self::PoolOverMax(pool, count) => {
                 write!(f, "pool {pool} has {count} instances, more than its max")
+            }
+            Self::ProviderOverMax(provider, count) => {
+                write!(f, "provider {provider} has {count} instances, more than its max")
             }
             Self::JobOnTwoRunners(job) => write!(f, "job {job} is on two runners"),
             Self::QueueOutOfStep(job) => write!(f, "job {job} and the queue disagree"),
@@ -104,8 +109,10 @@ fn runners(world: &Snapshot, found: &mut Vec<Violation>) {
 
 fn instances(world: &Snapshot, found: &mut Vec<Violation>) {
     let mut in_pool: BTreeMap<&PoolName, u32> = BTreeMap::new();
+    let mut at_provider: BTreeMap<&ProviderName, u32> = BTreeMap::new();
     for instance in world.instances().filter(|i| i.state < InstanceState::Gone) {
         *in_pool.entry(&instance.pool).or_default() += 1;
+        *at_provider.entry(&instance.provider).or_default() += 1;
         if instance.state > InstanceState::Planned && instance.launch.is_none() {
             found.push(Violation::InstanceWithoutLaunch(instance.id));
         }
@@ -113,6 +120,12 @@ fn instances(world: &Snapshot, found: &mut Vec<Violation>) {
     for (pool, count) in in_pool {
         if world.fleet.pools.get(pool).is_some_and(|declared| count > declared.max) {
             found.push(Violation::PoolOverMax(pool.clone(), count));
+        }
+    }
+    for (name, count) in at_provider {
+        let max = world.fleet.providers.get(name).and_then(|declared| declared.max);
+        if max.is_some_and(|max| count > max) {
+            found.push(Violation::ProviderOverMax(name.clone(), count));
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Labels: what a job asks for and what a pool offers. Compared without case, as forges do.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
@@ -67,8 +68,20 @@ impl fmt::Debug for Label {
 }
 
 /// A set of labels; cheap to clone.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct LabelSet(Arc<BTreeSet<Label>>);
+
+impl Ord for LabelSet {
+    fn cmp(&self, other: &Self) -> Ordering {
+        if Arc::ptr_eq(&self.0, &other.0) { Ordering::Equal } else { self.0.cmp(&other.0) }
+    }
+}
+
+impl PartialOrd for LabelSet {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 impl LabelSet {
     /// Takes a list of texts as a set; repeated labels count once.

@@ -2,6 +2,7 @@
 //!
 //! Each kind of name is its own type, so that a pool's name can never be looked up among providers.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -59,8 +60,21 @@ fn caseless(kind: &'static str, text: &str) -> Result<Arc<str>, NameError> {
 macro_rules! names {
     ($($(#[$doc:meta])* $name:ident = $kind:literal by $rule:ident;)*) => {$(
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, PartialEq, Eq, Hash)]
         pub struct $name(Arc<str>);
+
+        // Names are mostly clones of one another, and are compared all the time.
+        impl Ord for $name {
+            fn cmp(&self, other: &Self) -> Ordering {
+                if Arc::ptr_eq(&self.0, &other.0) { Ordering::Equal } else { self.0.cmp(&other.0) }
+            }
+        }
+
+        impl PartialOrd for $name {
+            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+                Some(self.cmp(other))
+            }
+        }
 
         impl $name {
             /// Checks `text` and takes it as a name.

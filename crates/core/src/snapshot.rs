@@ -390,6 +390,16 @@ impl Snapshot {
         mine.filter(|until| *until > self.now).chain(self.limited_until(forge)).max()
     }
 
+    /// Jobs that are not over, or in doubt.
+    pub fn open_jobs(&self) -> impl Iterator<Item = &Job> {
+        self.open.iter().filter_map(|key| self.jobs.get(key))
+    }
+
+    /// The numbers that the next runner and the next instance get.
+    pub const fn next_numbers(&self) -> (RunnerId, InstanceId) {
+        (self.next_runner, self.next_instance)
+    }
+
     /// Takes changes in, in order.
     pub fn apply(&mut self, changes: &[Change]) {
         for change in changes {

@@ -1,4 +1,4 @@
-//! The controller's calls, as the virtual world carries them out: they fail, lose their answers, take
+//! The controllers' calls, as the virtual world carries them out: they fail, lose their answers, take
 //! longer than anybody expects, and land after the caller has died.
 
 use std::sync::Arc;
@@ -7,21 +7,26 @@ use std::time::Duration;
 use remuda_core::action::{Deregister, Destroy, Launch, Look};
 use remuda_core::controller::{Rules, Seen};
 use remuda_core::observation::{Call, Cause, Observation, Source, Subject};
+use remuda_core::runner::InstanceState;
 use remuda_core::{Action, Timestamp};
 
+use crate::estate;
+use crate::hardship::Hardship;
+use crate::marks::Mark;
 use crate::oracle::Verdict;
+use crate::replica::Caller;
 use crate::run::{Event, World};
 use crate::truth::{TrueInstance, TrueRunner};
 
 /// The moment a call does its work, and what its caller will hear.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Effect {
-    incarnation: u32,
+    caller: Caller,
     work: Work,
     answer_lost: bool,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 enum Work {
     Register(Box<Launch>),
     Make { launch: Box<Launch>, registration: u64 },
@@ -30,243 +35,352 @@ enum Work {
     Look { look: Look, asked_at: Timestamp },
 }
 
+/// The moment a caller goes on from the first half of a launch to the second.
+#[derive(Debug)]
+pub(crate) struct Step {
+    pub(crate) caller: Caller,
+    launch: Box<Launch>,
+    registration: u64,
+    answer_lost: bool,
+}
+
 /// Begins a call: it may fail at once, or go on its way.
-pub(crate) fn begin<R: Rules + Clone>(world: &mut World<R>, action: Action) {
+pub(crate) fn begin<R: Rules + Clone>(world: &mut World<R>, caller: Caller, action: Action) {
     let hardship = world.hardship();
     let subject = action.subject();
+    let now = world.clock(caller.replica);
     let (work, call) = match action {
         Action::Launch(launch) => (Work::Register(launch), Call::Register),
         Action::Deregister(deregister) => (Work::Deregister(deregister), Call::Deregister),
         Action::Destroy(destroy) => (Work::Destroy(destroy), Call::Destroy),
-        Action::Look(look) => (Work::Look { look, asked_at: world.now }, Call::Look),
+        Action::Look(look) => (Work::Look { look, asked_at: now }, Call::Look),
     };
-    if world.rng.chance(hardship.call_fails) {
+    let too_late = matches!(&work, Work::Register(launch) if now > launch.deadline);
+    if too_late || world.rng.chance(hardship.call_fails) {
         let after = world.latency();
-        answer_failed(world, subject, call, Cause::Transient, after);
+        answer_failed(world, caller, subject, call, Cause::Transient, after);
         return;
     }
     let answer_lost = world.rng.chance(hardship.answer_lost);
-    let effect = Effect { incarnation: world.incarnation, work, answer_lost };
+    let effect = Effect { caller, work, answer_lost };
     let after = world.latency();
     world.at(after, Event::Effect(Box::new(effect)));
 }
 
+/// Stamps a delivery with the clock of the controller that accepts it.
+pub(crate) fn receive(seen: &mut Observation, now: Timestamp) {
+    if let Observation::Job(job) = seen {
+        job.source = Source::Delivery { received_at: now };
+    }
+}
+
 fn answer<R: Rules + Clone>(
     world: &mut World<R>,
-    effect: (u32, bool),
+    (caller, answer_lost): (Caller, bool),
     subject: Subject,
     call: Call,
     facts: Vec<Observation>,
 ) {
-    let (incarnation, answer_lost) = effect;
     if answer_lost {
-        world.mark("answer lost");
+        world.mark(Mark::AnswerLost);
         // The performer gives up waiting.
         let after = Duration::from_mins(1);
-        answer_failed(world, subject, call, Cause::Unknown, after);
+        answer_failed(world, caller, subject, call, Cause::Unknown, after);
         return;
     }
     let after = world.latency();
-    let seen = Box::new(Seen::Answer { subject, facts });
-    world.at(after, Event::Answer { incarnation, seen });
+    world.at(after, Event::Answer(caller, Box::new(Seen::Answer { subject, facts })));
 }
 
 fn answer_failed<R: Rules + Clone>(
     world: &mut World<R>,
+    caller: Caller,
     subject: Subject,
     call: Call,
     cause: Cause,
     after: Duration,
 ) {
-    let message: Arc<str> = "virtual failure".into();
+    let message: Arc<str> = Arc::clone(estate::failure());
     let fact = Observation::Failed { subject: subject.clone(), call, cause, message };
-    let seen = Box::new(Seen::Answer { subject, facts: vec![fact] });
-    let incarnation = world.incarnation;
-    world.at(after, Event::Answer { incarnation, seen });
+    let seen = Seen::Answer { subject, facts: vec![fact] };
+    world.at(after, Event::Answer(caller, Box::new(seen)));
 }
 
 /// A call has its effect, whoever still waits for it.
 pub(crate) fn land<R: Rules + Clone>(world: &mut World<R>, effect: Effect) -> Verdict {
-    let caller = (effect.incarnation, effect.answer_lost);
+    let caller = (effect.caller, effect.answer_lost);
     match effect.work {
         Work::Register(launch) => register(world, caller, launch),
-        Work::Make { launch, registration } => make(world, caller, &launch, registration),
-        Work::Deregister(call) => deregister(world, caller, call),
+        Work::Make { launch, registration } => return make(world, caller, &launch, registration),
+        Work::Deregister(call) => return deregister(world, caller, call),
         Work::Destroy(call) => return destroy(world, caller, &call),
-        Work::Look { look, asked_at } => look_at(world, caller, look, asked_at),
+        Work::Look { look, asked_at } => crate::look::land(world, caller, look, asked_at),
     }
     Ok(())
 }
 
-fn register<R: Rules + Clone>(world: &mut World<R>, caller: (u32, bool), launch: Box<Launch>) {
-    let refused = world.now < world.outage_until;
-    if refused {
-        world.mark("registration refused in an outage");
-        world.refused += 1;
-    }
-    if refused {
-        let subject = Subject::Instance(launch.instance);
-        answer_failed(world, subject, Call::Register, Cause::Transient, Duration::ZERO);
+/// True if the forge does not do the call; its caller is told why.
+fn forge_fails<R: Rules + Clone>(
+    world: &mut World<R>,
+    caller: Caller,
+    scope: &remuda_core::tenant::Scope,
+    what: (&Subject, Call),
+) -> bool {
+    let Some(cause) = world.outside.forge_fails(world.now, scope) else { return false };
+    let after = world.latency();
+    answer_failed(world, caller, what.0.clone(), what.1, cause, after);
+    true
+}
+
+fn register<R: Rules + Clone>(world: &mut World<R>, caller: (Caller, bool), launch: Box<Launch>) {
+    let subject = Subject::Instance(launch.instance);
+    if forge_fails(world, caller.0, &launch.scope, (&subject, Call::Register)) {
         return;
     }
-    let id = world.truth.next_registration;
-    world.truth.next_registration += 1;
-    *world.truth.registered.entry(launch.runner).or_default() += 1;
-    let runner = TrueRunner {
-        name: launch.name.clone(),
-        scope: launch.scope.clone(),
-        labels: launch.labels.clone(),
-        online: false,
-        job: None,
-        had_job: false,
-    };
-    world.truth.runners.insert(id, runner);
-    if world.now > launch.deadline {
+    if world.outside.refuses(world.now) {
+        let cause = Cause::Transient;
+        answer_failed(world, caller.0, subject, Call::Register, cause, Duration::ZERO);
+        return;
+    }
+    let id = world.truth.register(
+        launch.runner,
+        TrueRunner {
+            name: launch.name.clone(),
+            scope: launch.scope.clone(),
+            labels: launch.labels.clone(),
+            online: false,
+            job: None,
+            had_job: false,
+            foreign: false,
+        },
+    );
+    if world.clock(caller.0.replica) > launch.deadline {
         // A request under way cannot be called back: the forge made the registration after its caller
         // had given up on it.
-        world.mark("registered too late");
+        world.mark(Mark::RegisteredTooLate);
         world.waste += 1;
-        let subject = Subject::Instance(launch.instance);
-        answer_failed(world, subject, Call::Launch, Cause::Transient, Duration::ZERO);
+        let cause = Cause::Unknown;
+        answer_failed(world, caller.0, subject, Call::Register, cause, Duration::ZERO);
         return;
     }
-    let (incarnation, answer_lost) = caller;
     // Whether it is the registration's or the launch's answer that is lost is another chance.
-    if answer_lost && world.rng.chance(500) {
-        let subject = Subject::Instance(launch.instance);
+    if caller.1 && world.rng.chance(500) {
         world.waste += 1;
         answer(world, caller, subject, Call::Register, Vec::new());
         return;
     }
     let fact = Observation::Registered { runner: launch.runner, id };
-    let seen = Box::new(Seen::Fact(fact));
     let after = world.latency();
-    world.at(after, Event::Answer { incarnation, seen });
-    let work = Work::Make { launch, registration: id };
+    world.at(after, Event::Answer(caller.0, Box::new(Seen::Fact(fact))));
+    let step = Step { caller: caller.0, launch, registration: id, answer_lost: caller.1 };
+    world.at(after, Event::Step(Box::new(step)));
+}
+
+/// The caller has the registration and asks the provider.
+pub(crate) fn step<R: Rules + Clone>(world: &mut World<R>, step: Step) {
+    let Step { caller, launch, registration, answer_lost } = step;
+    if world.clock(caller.replica) > launch.deadline {
+        let subject = Subject::Instance(launch.instance);
+        world.waste += 1;
+        answer_failed(world, caller, subject, Call::Launch, Cause::Transient, Duration::ZERO);
+        return;
+    }
+    let work = Work::Make { launch, registration };
     let after = world.latency();
-    world.at(after, Event::Effect(Box::new(Effect { incarnation, work, answer_lost })));
+    world.at(after, Event::Effect(Box::new(Effect { caller, work, answer_lost })));
 }
 
 fn make<R: Rules + Clone>(
     world: &mut World<R>,
-    caller: (u32, bool),
+    caller: (Caller, bool),
     launch: &Launch,
     registration: u64,
-) {
+) -> Verdict {
     let subject = Subject::Instance(launch.instance);
     let hardship = world.hardship();
     let full = world.rng.chance(hardship.full);
-    if full || world.now > launch.deadline {
+    let broken = world.outside.provider_fails(world.now, &launch.provider);
+    // By the furthest clock: either controller may have given it up by then.
+    let late = (0..world.replicas.len()).any(|at| world.clock(at) > launch.deadline);
+    let lands = !late || world.rng.chance(hardship.lands_late);
+    if full || broken || !lands {
         let cause = if full { Cause::Full } else { Cause::Transient };
         let after = world.latency();
-        answer_failed(world, subject, Call::Launch, cause, after);
-        return;
+        world.waste += 1;
+        answer_failed(world, caller.0, subject, Call::Launch, cause, after);
+        return Ok(());
     }
-    world.truth.made += 1;
-    let instance = TrueInstance {
-        provider: launch.provider.clone(),
-        pool: launch.pool.clone(),
-        scope: launch.scope.clone(),
-        name: launch.name.clone(),
-        registration,
-        exited: None,
-    };
+    let given_up = world
+        .database
+        .books()
+        .instance(launch.instance)
+        .is_none_or(|row| row.state == InstanceState::Gone);
+    if late && given_up {
+        world.mark(Mark::LandedLate);
+        world.waste += 2;
+    }
     let id = launch.instance;
-    world.truth.instances.insert(id, instance);
-    let after = world.rng.span(1000, 60_000);
-    if world.rng.chance(hardship.boot_hangs) {
-        world.waste += 1;
-        world.mark("boot hangs");
-    } else if world.rng.chance(hardship.boot_dies) {
-        world.waste += 1;
-        world.mark("boot dies");
-        world.at(after, Event::Exit(id, 1));
-    } else {
-        world.at(after, Event::Online(id));
-    }
+    world.truth.make(
+        id,
+        TrueInstance {
+            provider: launch.provider.clone(),
+            pool: launch.pool.clone(),
+            scope: launch.scope.clone(),
+            name: launch.name.clone(),
+            registration,
+            exited: None,
+            late,
+            destroyed: false,
+            stays_until: None,
+        },
+    );
+    boot(world, id);
     if caller.1 {
         world.waste += 1;
     }
     let facts = vec![Observation::Launched { instance: id, node: None }];
     answer(world, caller, subject, Call::Launch, facts);
+    crate::oracle::limits(&world.truth, world.database.books())
 }
 
-fn deregister<R: Rules + Clone>(world: &mut World<R>, caller: (u32, bool), call: Deregister) {
+/// What becomes of an instance.
+fn boot<R: Rules + Clone>(world: &mut World<R>, id: remuda_core::runner::InstanceId) {
+    let hardship = world.hardship();
+    let after = world.rng.span(1000, 60_000);
+    if world.rng.chance(hardship.boot_hangs) {
+        world.waste += 1;
+        world.mark(Mark::BootHangs);
+    } else if world.rng.chance(hardship.boot_dies) {
+        world.waste += 1;
+        world.mark(Mark::BootDies);
+        world.at(after, Event::Exit(id, 1));
+    } else {
+        world.at(after, Event::Online(id));
+    }
+    if world.rng.chance(hardship.leaks) {
+        let hours = world.rng.span(60_000, 10_800_000);
+        world.truth.stays(id, world.now + hours);
+    }
+}
+
+fn deregister<R: Rules + Clone>(
+    world: &mut World<R>,
+    caller: (Caller, bool),
+    call: Deregister,
+) -> Verdict {
+    let subject = call.subject;
+    if forge_fails(world, caller.0, &call.scope, (&subject, Call::Deregister)) {
+        return Ok(());
+    }
     let named = |name| {
         let mut all = world.truth.runners.iter();
         all.find(|(_, runner)| runner.name == name).map(|(id, _)| *id)
     };
-    let id = call.id.or_else(|| named(call.name.clone()));
+    let id = call.id.or_else(|| named(call.name));
     let runner = id.and_then(|id| world.truth.runners.get(&id));
+    if runner.is_some_and(|runner| runner.foreign) {
+        return Err(format!("registration {id:?}, which is not ours, was to be removed"));
+    }
     let busy = runner.is_some_and(|runner| runner.job.is_some());
-    let subject = call.subject;
-    let fact = if busy {
-        world.mark("deregistration refused as busy");
+    let lies = runner.is_some() && !busy && world.rng.chance(world.hardship().busy_lies);
+    if lies {
+        world.mark(Mark::BusyLied);
+    }
+    let fact = if busy || lies {
+        if busy {
+            world.mark(Mark::JobOnDraining);
+        }
         Observation::DeregisterBusy { subject: subject.clone() }
     } else {
         world.truth.runners.remove(&id.unwrap_or(0));
         Observation::Deregistered { subject: subject.clone() }
     };
     answer(world, caller, subject, Call::Deregister, vec![fact]);
+    Ok(())
 }
 
-fn destroy<R: Rules + Clone>(world: &mut World<R>, caller: (u32, bool), call: &Destroy) -> Verdict {
-    if let Some(job) = world.truth.job_on(call.instance) {
-        return Err(format!("instance {} was destroyed with job {job} on it", call.instance));
+fn destroy<R: Rules + Clone>(
+    world: &mut World<R>,
+    caller: (Caller, bool),
+    call: &Destroy,
+) -> Verdict {
+    let (id, subject) = (call.instance, Subject::Instance(call.instance));
+    if world.outside.provider_fails(world.now, &call.provider) {
+        let after = world.latency();
+        answer_failed(world, caller.0, subject, Call::Destroy, Cause::Transient, after);
+        return Ok(());
     }
-    let listens = world.truth.instances.get(&call.instance).is_some_and(|instance| {
-        instance.exited.is_none() && world.truth.runners.contains_key(&instance.registration)
-    });
-    if listens {
-        return Err(format!("instance {} was destroyed while it could get a job", call.instance));
+    if estate::is_foreign(id) {
+        return Err(format!("instance {id}, which is not ours, was to be destroyed"));
     }
-    if let Some(instance) = world.truth.instances.remove(&call.instance)
-        && let Some(runner) = world.truth.runners.get_mut(&instance.registration)
-    {
-        runner.online = false;
+    if let Some(job) = world.truth.job_on(id) {
+        world.timed_out(id, job)?;
+    } else if world.truth.listening(id) {
+        return Err(format!("instance {id} was destroyed while it could get a job"));
     }
-    let subject = Subject::Instance(call.instance);
-    let fact = Observation::Destroyed { instance: call.instance, asked_at: world.now };
+    let (now, hard) = (world.now, world.hardship() != Hardship::NONE);
+    let stays = |one: &&mut TrueInstance| hard && one.stays_until.is_some_and(|until| now < until);
+    if let Some(instance) = world.truth.instances.get_mut(&id).filter(stays) {
+        instance.destroyed = true;
+        world.mark(Mark::DestroyIgnored);
+        world.exit(id, 137);
+    } else {
+        world.truth.unmake(id);
+    }
+    let asked_at = world.clock(caller.0.replica);
+    let fact = Observation::Destroyed { instance: id, asked_at };
     answer(world, caller, subject, Call::Destroy, vec![fact]);
     Ok(())
 }
 
-fn look_at<R: Rules + Clone>(
+/// The end of a look that showed this.
+pub(crate) fn looked<R: Rules + Clone>(
     world: &mut World<R>,
-    caller: (u32, bool),
-    look: Look,
-    asked_at: Timestamp,
+    caller: (Caller, bool),
+    subject: Subject,
+    fact: Observation,
 ) {
+    answer(world, caller, subject, Call::Look, vec![fact]);
+}
+
+/// True if a look comes to nothing; its caller is told why.
+pub(crate) fn look_fails<R: Rules + Clone>(
+    world: &mut World<R>,
+    caller: Caller,
+    look: &Look,
+) -> bool {
     let subject = look.subject();
-    let empty = world.comes_back_empty(&look);
-    let lag = world.lag();
-    let as_of = world.now - lag;
-    let fact = match look {
-        Look::Job { key, .. } => {
-            let denied = world.rng.chance(world.hardship().job_denied);
-            let seen = world.truth.tell_as_of(key.native, Source::Read { asked_at }, as_of);
-            if let Some(seen) = seen.filter(|_| !denied) {
-                Observation::Job(Box::new(seen))
-            } else {
-                world.mark("job denied");
-                Observation::JobMissing { key, asked_at }
-            }
-        }
-        Look::Jobs { forge, scope } => {
-            let mut all = world.truth.list_jobs(&scope, asked_at, as_of);
-            all.retain(|_| !empty);
-            Observation::Jobs { forge, scope, asked_at, all }
-        }
-        Look::Runners { forge, scope } => {
-            let mut all = world.truth.list_runners(&scope);
-            all.retain(|_| !empty);
-            Observation::Runners { forge, scope, asked_at, all }
+    match look {
+        Look::Job { scope, .. } | Look::Jobs { scope, .. } | Look::Runners { scope, .. } => {
+            forge_fails(world, caller, scope, (&subject, Call::Look))
         }
         Look::Instances { provider } => {
-            let mut all = world.truth.list_instances(&provider);
-            all.retain(|_| !empty);
-            Observation::Instances { provider, asked_at, all }
+            let broken = world.outside.provider_fails(world.now, provider);
+            if broken {
+                let after = world.latency();
+                answer_failed(world, caller, subject, Call::Look, Cause::Transient, after);
+            }
+            broken
         }
-    };
-    answer(world, caller, subject, Call::Look, vec![fact]);
+    }
+}
+
+/// Registrations that are not ours, where ours are.
+pub(crate) fn place_foreigners<R: Rules + Clone>(world: &mut World<R>) {
+    let garbage = world.settings.hardship.garbage;
+    world.outside.foreigners = world.rng.chance(garbage);
+    for (index, (_, scope, _)) in (0_u64..).zip(estate::owners()) {
+        world.truth.runners.insert(
+            10 + index,
+            TrueRunner {
+                name: estate::foreign_name(index),
+                scope: scope.clone(),
+                labels: estate::labels(&mut world.rng),
+                online: false,
+                job: None,
+                had_job: true,
+                foreign: true,
+            },
+        );
+    }
 }

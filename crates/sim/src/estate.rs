@@ -1,15 +1,19 @@
 //! The fleet and the demand of the virtual world: overlapping labels, small pools, three owners.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use remuda_core::fleet::{
     Fleet, Forge, Image, JitBy, Polls, Process, Provider, ProviderKind, Tenants, Terms,
 };
 use remuda_core::label::LabelSet;
-use remuda_core::name::{ForgeName, GroupName, ImageName, Login, PoolName, ProviderName};
+use remuda_core::name::{
+    ForgeName, GroupName, ImageName, Login, PoolName, ProviderName, RunnerName,
+};
+use remuda_core::observation::{Condition, InstanceSeen};
 use remuda_core::pool::{Audience, Limits, Pool};
+use remuda_core::runner::InstanceId;
 use remuda_core::tenant::{OwnerKind, Repository, Scope, Tenant, TenantKey};
 
 use crate::rng::Rng;
@@ -20,8 +24,16 @@ pub(crate) fn forge() -> ForgeName {
     ForgeName::new("github").expect(SURE)
 }
 
-/// The scopes of the virtual forge with their owners.
-pub(crate) fn owners() -> Vec<(Tenant, Scope)> {
+/// The scopes of the virtual forge with their owners, and a repository of each.
+pub(crate) fn owners() -> &'static [(Tenant, Scope, Repository)] {
+    static OWNERS: LazyLock<Vec<(Tenant, Scope, Repository)>> = LazyLock::new(|| {
+        let all = scopes().into_iter();
+        all.map(|(tenant, scope)| (tenant, scope.clone(), repository(&scope))).collect()
+    });
+    &OWNERS
+}
+
+fn scopes() -> Vec<(Tenant, Scope)> {
     let tenant = |kind, id, login| Tenant {
         key: TenantKey { forge: forge(), kind, id },
         login: Login::new(login).expect(SURE),
@@ -36,7 +48,7 @@ pub(crate) fn owners() -> Vec<(Tenant, Scope)> {
 }
 
 /// A repository of the scope.
-pub(crate) fn repository(scope: &Scope) -> Repository {
+fn repository(scope: &Scope) -> Repository {
     match scope {
         Scope::Repository(repository) => repository.clone(),
         Scope::Organization(owner) | Scope::Enterprise(owner) => {
@@ -48,15 +60,72 @@ pub(crate) fn repository(scope: &Scope) -> Repository {
 /// What a job asks for. Some ask for what two pools offer, some for what none does is left out: such a
 /// job would rightly wait for ever.
 pub(crate) fn labels(rng: &mut Rng) -> LabelSet {
-    let choice = rng.pick(&["linux", "linux rvv", "RVV", "arm"]).expect("there are some");
-    LabelSet::parse(choice.split(' ')).expect(SURE)
+    static LABELS: LazyLock<[LabelSet; 4]> = LazyLock::new(|| {
+        ["linux", "linux rvv", "RVV", "arm"]
+            .map(|labels| LabelSet::parse(labels.split(' ')).expect(SURE))
+    });
+    let index = usize::try_from(rng.below(4)).unwrap_or(0);
+    LABELS[index].clone()
 }
 
+/// What every call that fails says.
+pub(crate) fn failure() -> &'static Arc<str> {
+    static FAILURE: LazyLock<Arc<str>> = LazyLock::new(|| "virtual failure".into());
+    &FAILURE
+}
+
+/// The provider of that name.
+pub(crate) fn provider(name: &str) -> ProviderName {
+    ProviderName::new(name).expect(SURE)
+}
+
+/// A runner's name that another installation gave.
+pub(crate) fn foreign_name(index: u64) -> RunnerName {
+    RunnerName::new(&format!("remuda-other-pool-{index}")).expect(SURE)
+}
+
+const FOREIGN: InstanceId = InstanceId(7_000_000_001);
+
+/// Another installation's instance, listed as if it were ours.
+pub(crate) fn foreigner() -> InstanceSeen {
+    InstanceSeen {
+        id: FOREIGN,
+        runner: Some(foreign_name(1)),
+        node: None,
+        condition: Condition::Running,
+    }
+}
+
+/// True if the instance is another installation's.
+pub(crate) fn is_foreign(id: InstanceId) -> bool {
+    id == FOREIGN
+}
+
+/// An instance that does not exist.
+pub(crate) fn phantom(rng: &mut Rng) -> InstanceSeen {
+    let id = InstanceId(1 + rng.below(200));
+    InstanceSeen { id, runner: None, node: None, condition: Condition::Running }
+}
+
+/// Most instances of provider two, fewer than its pools may have.
+const PROVIDER_MAX: u32 = 4;
+
+/// How long a job may run in the pool that declares a limit.
+pub(crate) const JOB_LIMIT: Duration = Duration::from_mins(100);
+
+/// How long a runner may live in the pool that keeps some.
+const LIFETIME: Duration = Duration::from_mins(150);
+
 /// Idle runners the estate keeps.
-pub(crate) const MIN_IDLE: usize = 1;
+pub(crate) const MIN_IDLE: u32 = 1;
 
 pub(crate) fn fleet() -> Arc<Fleet> {
-    let scopes: Vec<Scope> = owners().into_iter().map(|(_, scope)| scope).collect();
+    static FLEET: LazyLock<Arc<Fleet>> = LazyLock::new(declared);
+    Arc::clone(&FLEET)
+}
+
+fn declared() -> Arc<Fleet> {
+    let scopes: Vec<Scope> = scopes().into_iter().map(|(_, scope)| scope).collect();
     let pools = [
         pool("small", "linux", "one", 3, 0, &[]),
         pool("rvv", "linux rvv", "one", 2, 0, &[]),
@@ -72,7 +141,7 @@ pub(crate) fn fleet() -> Arc<Fleet> {
                 node: None,
                 capacity: BTreeMap::new(),
             }),
-            max: None,
+            max: (name.as_str() == "two").then_some(PROVIDER_MAX),
             launches_max: 4,
             launch_deadline: Duration::from_mins(1),
             poll: Duration::from_secs(30),
@@ -129,7 +198,11 @@ fn pool(
         needs: Arc::new(BTreeMap::new()),
         min_idle,
         max,
-        limits: Limits::default(),
+        limits: Limits {
+            job: (name == "rvv").then_some(JOB_LIMIT),
+            lifetime: if min_idle > 0 { LIFETIME } else { Limits::default().lifetime },
+            ..Limits::default()
+        },
         audience: Audience::Anyone,
     }
 }

@@ -6,13 +6,21 @@
 #![warn(clippy::wildcard_enum_match_arm)]
 
 mod calls;
+mod database;
 mod estate;
 pub mod hardship;
 mod life;
+mod look;
+pub mod marks;
 mod oracle;
+mod outside;
+mod recognize;
+mod replica;
 mod rng;
 mod run;
 mod truth;
+mod watch;
 
 pub use hardship::Hardship;
-pub use run::{Failure, Report, Settings, simulate, simulate_with};
+pub use marks::{Level, Mark, Marks};
+pub use run::{Failure, Kill, Report, Settings, simulate, simulate_killed, simulate_with};

@@ -6,7 +6,10 @@ use remuda_core::controller::Rules;
 use remuda_core::job::{Conclusion, JobState};
 use remuda_core::runner::InstanceId;
 
-use crate::run::{Event, World};
+use crate::hardship::Hardship;
+use crate::marks::Mark;
+use crate::oracle::Verdict;
+use crate::run::{Event, World, millis};
 
 impl<R: Rules + Clone> World<R> {
     pub(crate) fn online(&mut self, id: InstanceId) {
@@ -16,9 +19,14 @@ impl<R: Rules + Clone> World<R> {
         let registration = instance.registration;
         if let Some(runner) = self.truth.runners.get_mut(&registration) {
             runner.online = true;
+            self.mark(Mark::CameOnline);
             if self.rng.chance(self.hardship().goes_deaf) {
                 let after = self.rng.span(0, 300_000);
                 self.at(after, Event::Deaf(id));
+            }
+            if self.rng.chance(self.hardship().dies_idle) {
+                let after = self.rng.span(0, 120_000);
+                self.at(after, Event::Faint(id));
             }
             self.assign();
         } else {
@@ -32,7 +40,7 @@ impl<R: Rules + Clone> World<R> {
         if self.truth.runners.get(&registration).is_some_and(|r| r.job.is_none() && r.online) {
             self.truth.runners.remove(&registration);
             self.waste += 1;
-            self.mark("runner went deaf");
+            self.mark(Mark::RunnerDeaf);
         }
     }
 
@@ -46,14 +54,32 @@ impl<R: Rules + Clone> World<R> {
         }
     }
 
+    /// A runner that has no job ends.
+    pub(crate) fn faint(&mut self, id: InstanceId) {
+        if self.truth.listening(id) && self.truth.job_on(id).is_none() {
+            self.mark(Mark::DiedIdle);
+            self.waste += 1;
+            self.exit(id, 1);
+        }
+    }
+
     pub(crate) fn assign(&mut self) {
         let begun = self.truth.assign(self.now, &mut self.rng);
         for id in begun {
             self.note(|| format!("job {id} begins"));
             self.webhook(id);
             let start = self.truth.jobs[&id].starts;
-            let takes = self.rng.span(5_000, 1_800_000);
+            let mut takes = self.rng.span(5_000, 1_800_000);
             let hardship = self.hardship();
+            if self.rng.chance(hardship.job_hangs) {
+                self.mark(Mark::JobHangs);
+                takes = self.rng.span(7_200_000, millis(Hardship::LONGEST_JOB));
+            }
+            if self.truth.jobs[&id].cancel == Some(JobState::InProgress) {
+                self.mark(Mark::CancelledAtStart);
+                let after = self.rng.span(0, 2000);
+                self.at(after, Event::Cancel(id));
+            }
             if self.rng.chance(hardship.dies_busy) {
                 self.dies_with(id, start, takes / 2);
             } else if self.rng.chance(hardship.put_back) {
@@ -66,7 +92,7 @@ impl<R: Rules + Clone> World<R> {
     }
 
     fn dies_with(&mut self, job: u64, start: u32, after: Duration) {
-        self.mark("runner died with its job");
+        self.mark(Mark::RunnerDiedBusy);
         self.waste += 1;
         if let Some(instance) = self.carrier(job) {
             self.at(after, Event::Exit(instance, 137));
@@ -120,7 +146,7 @@ impl<R: Rules + Clone> World<R> {
         if !running {
             return;
         }
-        self.mark("job put back");
+        self.mark(Mark::JobPutBack);
         self.waste += 1;
         if let Some(instance) = self.carrier(job) {
             self.at(Duration::from_secs(5), Event::Exit(instance, 1));
@@ -130,11 +156,66 @@ impl<R: Rules + Clone> World<R> {
         self.assign();
     }
 
+    /// Decides what will befall a job that has just arrived.
+    pub(crate) fn decide_fate(&mut self, job: u64) {
+        let hardship = self.hardship();
+        if self.rng.chance(hardship.job_vanishes) {
+            let after = self.rng.span(0, 1_200_000);
+            self.at(after, Event::Vanish(job));
+        }
+        if !self.rng.chance(hardship.cancelled) {
+            return;
+        }
+        match self.rng.below(4) {
+            0 => {
+                self.mark(Mark::CancelledAtBirth);
+                let after = self.rng.span(0, 2000);
+                self.at(after, Event::Cancel(job));
+            }
+            1 => {
+                if let Some(job) = self.truth.jobs.get_mut(&job) {
+                    job.cancel = Some(JobState::InProgress);
+                }
+            }
+            _ => {
+                let after = self.rng.span(0, 1_200_000);
+                self.at(after, Event::Cancel(job));
+            }
+        }
+    }
+
+    /// The forge forgets a job that waits.
+    pub(crate) fn vanish(&mut self, id: u64) {
+        if let Some(job) = self.truth.jobs.get_mut(&id).filter(|job| job.asks()) {
+            job.vanished = true;
+            self.waste += 2;
+        }
+    }
+
     pub(crate) fn cancel(&mut self, job: u64) {
-        if self.truth.jobs.get(&job).is_some_and(|j| j.state < JobState::Completed) {
-            self.mark("job cancelled");
+        if self.truth.open.contains(&job) {
+            self.mark(Mark::JobCancelled);
             self.waste += 1;
             self.finish(job, Conclusion::Cancelled);
         }
+    }
+
+    /// An instance was destroyed with a job on it: right only past the job's declared limit.
+    pub(crate) fn timed_out(&mut self, id: InstanceId, job: u64) -> Verdict {
+        let now = self.now;
+        let declared =
+            self.truth.instances.get(&id).and_then(|instance| {
+                self.database.books().fleet.pools.get(&instance.pool)?.limits.job
+            });
+        let row = &self.truth.jobs[&job];
+        let ran = row.started_at.map_or(Duration::ZERO, |at| now.since(at));
+        let start = row.starts;
+        if declared.is_none_or(|limit| ran + self.clock_error() < limit) {
+            return Err(format!("instance {id} was destroyed with job {job} on it"));
+        }
+        self.waste += 1;
+        let noticed = Duration::from_mins(10);
+        self.at(noticed, Event::EndJob { job, start, lost: true });
+        Ok(())
     }
 }

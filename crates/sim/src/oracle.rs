@@ -1,13 +1,14 @@
 //! Oracles: what must hold in the virtual world's reality, not only in our books.
 
-use std::collections::BTreeMap;
-
-use remuda_core::job::{JobKey, JobState};
-use remuda_core::runner::{InstanceState, Outcome, RunnerState};
+use remuda_core::controller::{Controller, Rules};
+use remuda_core::job::{Job, JobKey, JobState};
+use remuda_core::reason::BackoffKey;
+use remuda_core::runner::{InstanceState, Outcome, Runner, RunnerState};
 use remuda_core::snapshot::Change;
 use remuda_core::{Snapshot, check};
 
-use crate::truth::Truth;
+use crate::estate::{MIN_IDLE, owners};
+use crate::truth::{TrueInstance, Truth};
 
 /// A broken rule, as a sentence.
 pub(crate) type Verdict = Result<(), String>;
@@ -20,29 +21,89 @@ pub(crate) fn books(books: &Snapshot) -> Verdict {
     }
 }
 
-/// After every turn: limits hold in reality.
+/// Whenever an instance appears: limits hold in reality. What lands after its deadline, when nobody may
+/// count on it or wait for it any longer, is not counted: that it goes in time is another oracle's.
 pub(crate) fn limits(truth: &Truth, books: &Snapshot) -> Verdict {
-    let mut in_pool: BTreeMap<&str, u32> = BTreeMap::new();
-    let mut of_owner: BTreeMap<&str, u32> = BTreeMap::new();
-    for instance in truth.instances.values() {
-        *in_pool.entry(instance.pool.as_str()).or_default() += 1;
-        *of_owner.entry(instance.scope.owner().as_str()).or_default() += 1;
-    }
-    for pool in books.fleet.pools.values() {
-        let count = in_pool.get(pool.name.as_str()).copied().unwrap_or(0);
+    let fleet = &books.fleet;
+    let count = |of: &dyn Fn(&TrueInstance) -> bool| {
+        let in_time = truth.instances.values().filter(|instance| !instance.late);
+        u32::try_from(in_time.filter(|instance| of(instance)).count()).unwrap_or(u32::MAX)
+    };
+    for pool in fleet.pools.values() {
+        let count = count(&|instance| instance.pool == pool.name);
         if count > pool.max {
             return Err(format!("pool {} really has {count} of {}", pool.name, pool.max));
         }
     }
-    for (owner, count) in of_owner {
-        if count > books.fleet.tenants.default.cap {
-            return Err(format!("owner {owner} really has {count} runners"));
+    for (_, scope, _) in owners() {
+        let count = count(&|instance| instance.scope.owner() == scope.owner());
+        if count > fleet.tenants.default.cap {
+            return Err(format!("owner {} really has {count} runners", scope.owner()));
+        }
+    }
+    for provider in fleet.providers.values() {
+        let count = count(&|instance| instance.provider == provider.name);
+        if provider.max.is_some_and(|max| count > max) {
+            return Err(format!("provider {} really has {count} instances", provider.name));
         }
     }
     if let Some((runner, times)) = truth.registered.iter().find(|(_, times)| **times > 1) {
         return Err(format!("runner {runner} was registered {times} times"));
     }
     Ok(())
+}
+
+/// No runner is made while one that could serve is on its way to nobody: in each scope, a pool for which
+/// a plan makes a runner has no more of them coming than jobs that fit it, and those it keeps idle. The
+/// books are from before the changes, the world is from after them.
+pub(crate) fn no_duplicates(books: &Snapshot, world: &Snapshot, changes: &[Change]) -> Verdict {
+    for change in changes {
+        let Change::Runner(new) = change else { continue };
+        if books.runner(new.id).is_some() || new.state != RunnerState::Pending {
+            continue;
+        }
+        let Some(pool) = world.fleet.pools.get(&new.pool) else { continue };
+        let comes = |runner: &&Runner| {
+            runner.pool == new.pool
+                && runner.scope == new.scope
+                && runner.state.is_supply()
+                && !is_held_back(world, runner)
+        };
+        let coming = world.active_runners().filter(comes).count();
+        let fits = |job: &&Job| {
+            job.is_demand() && job.scope == new.scope && job.wanted.satisfied_by(&pool.labels)
+        };
+        let asked = world.open_jobs().filter(fits).count();
+        let kept = if pool.scopes.contains(&new.scope) { pool.min_idle } else { 0 };
+        if coming > asked + usize::try_from(kept).unwrap_or(0) {
+            return Err(format!(
+                "runner {} was made as one of {coming} of pool {} for {asked} jobs",
+                new.id, pool.name
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// True if nobody counts on a runner because its launch waits for failures to pass.
+fn is_held_back(world: &Snapshot, runner: &Runner) -> bool {
+    let Some(instance) = world.instance(runner.instance) else { return false };
+    let keys = BackoffKey::of(runner, instance, world.fleet.pools.get(&runner.pool));
+    instance.launch.is_none()
+        && world.backoffs().any(|(key, backoff)| backoff.until > world.now && keys.contains(key))
+}
+
+/// Every job that asks for a runner is told why it has none.
+pub(crate) fn explained<R: Rules>(controller: &Controller<R>) -> Verdict {
+    let silent = controller
+        .world()
+        .open_jobs()
+        .filter(|job| job.attempt.state <= JobState::Queued)
+        .find(|job| controller.reasons(&job.key).is_none_or(|(_, why)| why.is_empty()));
+    match silent {
+        Some(job) => Err(format!("job {} waits and nobody says why", job.key)),
+        None => Ok(()),
+    }
 }
 
 /// Of each row that changes: no state moves left, an ended attempt stays ended, and nothing that
@@ -55,7 +116,11 @@ pub(crate) fn chain(truth: &Truth, books: &Snapshot, change: &Change) -> Verdict
             if dies && known.is_none_or(|old| old.outcome.is_none()) && truth.listens(new) {
                 return Err(format!("runner {} was taken for dead while it listens", new.id));
             }
-            let old = books.runner(new.id).map_or(RunnerState::Pending, |runner| runner.state);
+            let had = known.and_then(|old| old.job.as_ref());
+            if had.is_some() && new.job.as_ref() != had {
+                return Err(format!("runner {} served one job and then another", new.id));
+            }
+            let old = known.map_or(RunnerState::Pending, |runner| runner.state);
             if new.state < old {
                 return Err(format!("runner {} moved from {old:?} to {:?}", new.id, new.state));
             }
@@ -99,9 +164,10 @@ pub(crate) fn chain(truth: &Truth, books: &Snapshot, change: &Change) -> Verdict
 
 /// At the end, after a time without hardship: every job has ended, in truth and in our books, and
 /// nothing of ours is left.
-pub(crate) fn at_rest(truth: &Truth, books: &Snapshot, min_idle: usize) -> Verdict {
+pub(crate) fn at_rest(truth: &Truth, books: &Snapshot) -> Verdict {
+    let min_idle = usize::try_from(MIN_IDLE).unwrap_or(0);
     for (id, job) in &truth.jobs {
-        if job.state < JobState::Completed {
+        if job.state < JobState::Completed && !job.vanished {
             return Err(format!("job {id} never ended: {:?}", job.state));
         }
         let known = books.job(&JobKey::rest(&truth.forge, *id));
@@ -122,11 +188,12 @@ pub(crate) fn at_rest(truth: &Truth, books: &Snapshot, min_idle: usize) -> Verdi
         let left: Vec<_> = truth.instances.keys().map(|id| id.0).collect();
         return Err(format!("instances {left:?} are left"));
     }
-    if truth.runners.len() > min_idle {
-        let left: Vec<_> = truth.runners.values().map(|runner| runner.name.to_string()).collect();
+    let ours = || truth.runners.values().filter(|runner| !runner.foreign);
+    if ours().count() > min_idle {
+        let left: Vec<_> = ours().map(|runner| runner.name.to_string()).collect();
         return Err(format!("registrations {left:?} are left"));
     }
-    let left = books.runners().filter(|r| r.state < RunnerState::Gone).count();
+    let left = books.active_runners().count();
     if left > min_idle {
         return Err(format!("{left} runners are left in our books"));
     }

@@ -1,24 +1,27 @@
-//! One history: a heap of (virtual time, event) around the controller, its disk and the truth.
+//! One history: a heap of (virtual time, event) around two controllers, their database and the truth.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
 use remuda_core::action::Look;
-use remuda_core::controller::{Controller, Rules, Seen, Sound};
+use remuda_core::controller::{Rules, Seen};
 use remuda_core::job::JobState;
-use remuda_core::name::InstallationId;
 use remuda_core::observation::{Observation, Source, Subject};
 use remuda_core::runner::InstanceId;
-use remuda_core::snapshot::Change;
-use remuda_core::{Action, Snapshot, Timestamp};
+use remuda_core::{Action, Timestamp};
 
-use crate::calls::Effect;
+use crate::calls::{self, Effect, Step};
+use crate::database::Database;
 use crate::estate;
 use crate::hardship::Hardship;
+use crate::marks::{Mark, Marks};
 use crate::oracle::{self, Verdict};
+use crate::outside::Outside;
+use crate::replica::{Caller, Replica};
 use crate::rng::Rng;
 use crate::truth::{TrueJob, Truth};
+use crate::watch::Watch;
 
 /// What one run is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,23 +38,38 @@ pub struct Settings {
     pub trace: bool,
 }
 
+/// Where a leader is killed on purpose, counted by its durable commits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kill {
+    /// Just before this commit.
+    Before(u64),
+    /// After this commit, when so many of its calls have been begun.
+    After(u64, usize),
+}
+
 /// A run in which every oracle was content.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// Jobs that arrived.
     pub jobs: u32,
-    /// Turns of the controller.
+    /// Turns of the controllers.
     pub turns: u64,
+    /// Commits that wrote something.
+    pub commits: u64,
     /// Events of the world.
     pub steps: u64,
     /// Virtual time that passed.
     pub elapsed: Duration,
     /// Instances made.
     pub made: u32,
-    /// Times the controller was killed.
+    /// Times a controller was killed.
     pub crashes: u32,
+    /// The longest that a job waited while a pool had room and the outside answered.
+    pub waited: Duration,
+    /// The longest that something outside had no owner while the outside answered.
+    pub ownerless: Duration,
     /// Rare things that happened.
-    pub marks: BTreeSet<&'static str>,
+    pub marks: Marks,
     /// What happened, if it was asked for.
     pub trace: Vec<String>,
 }
@@ -77,54 +95,92 @@ impl fmt::Display for Failure {
 
 /// Most lines of trace kept.
 const TRACE_MAX: usize = 5000;
-/// How long after the hardship's end all must be at rest.
-const REST: Duration = Duration::from_hours(6);
-/// While the forge refuses every registration, no more than this many are tried: three owners, each
-/// once as it begins, then with waits that double up to five minutes.
-const OUTAGE_CALLS_MAX: u32 = 50;
-/// Within this time a second listing of one kind does not come back empty: long enough for one that
-/// shows what there is to come between, however many answers are lost.
+/// How long after the hardship's end all must be at rest, jobs that hang included.
+const REST: Duration = Duration::from_hours(10);
+/// The same where the forge has lost a job, which it must deny for a day.
+const REST_WITH_DENIAL: Duration = Duration::from_hours(36);
+/// Within this time a second listing of one kind does not come back empty, nor before one asked later
+/// was taken in.
 const SURPRISE: Duration = Duration::from_hours(1);
-/// In a calm world, no job whose pool has room waits longer than this.
-const CALM_WAIT: Duration = Duration::from_mins(15);
 
 /// What can happen next.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) enum Event {
     Arrive,
     Webhook(Box<Observation>),
-    Tick,
+    /// A process looks at the lease and, if it leads, at its books.
+    Tick(Caller),
+    /// What a leader has gathered is taken in.
+    Turn(Caller),
+    CommitAgain(Caller),
+    Calls(Caller, Vec<Action>),
+    Step(Box<Step>),
     Effect(Box<Effect>),
-    Answer { incarnation: u32, seen: Box<Seen> },
+    Answer(Caller, Box<Seen>),
+    Start(usize),
+    Kill,
     Online(InstanceId),
     Deaf(InstanceId),
     Exit(InstanceId, i32),
-    EndJob { job: u64, start: u32, lost: bool },
-    PutBack { job: u64, start: u32 },
+    /// An instance ends if it has no job.
+    Faint(InstanceId),
+    EndJob {
+        job: u64,
+        start: u32,
+        lost: bool,
+    },
+    PutBack {
+        job: u64,
+        start: u32,
+    },
     Cancel(u64),
-    Restart,
+    Vanish(u64),
+}
+
+impl Event {
+    /// The process that it happens in, if it happens in one.
+    fn process(&self) -> Option<Caller> {
+        match self {
+            Self::Tick(caller)
+            | Self::Turn(caller)
+            | Self::CommitAgain(caller)
+            | Self::Calls(caller, _)
+            | Self::Answer(caller, _) => Some(*caller),
+            Self::Step(step) => Some(step.caller),
+            Self::Arrive
+            | Self::Webhook(_)
+            | Self::Effect(_)
+            | Self::Start(_)
+            | Self::Kill
+            | Self::Online(_)
+            | Self::Deaf(_)
+            | Self::Exit(..)
+            | Self::Faint(_)
+            | Self::EndJob { .. }
+            | Self::PutBack { .. }
+            | Self::Cancel(_)
+            | Self::Vanish(_) => None,
+        }
+    }
 }
 
 pub(crate) struct World<R> {
     pub(crate) settings: Settings,
+    pub(crate) kill: Option<Kill>,
     pub(crate) rules: R,
     pub(crate) rng: Rng,
     pub(crate) now: Timestamp,
     heap: BTreeMap<(Timestamp, u64), Event>,
     sequence: u64,
     pub(crate) truth: Truth,
-    disk: Snapshot,
-    controller: Option<Controller<R>>,
-    pub(crate) incarnation: u32,
-    inbox: Vec<Seen>,
-    answers: Vec<Seen>,
+    pub(crate) database: Database,
+    pub(crate) replicas: [Replica<R>; 2],
+    pub(crate) outside: Outside,
+    pub(crate) watch: Watch,
     arrived: u32,
-    calm_since: BTreeMap<u64, Timestamp>,
+    /// Webhooks that are days late and still to come.
+    late: BTreeSet<(Timestamp, u64)>,
     emptied: BTreeMap<Subject, Timestamp>,
-    /// Until when the forge refuses registrations.
-    pub(crate) outage_until: Timestamp,
-    /// How many it has refused in this outage.
-    pub(crate) refused: u32,
     /// Runners that may rightly have been made in vain.
     pub(crate) waste: u32,
     pub(crate) report: Report,
@@ -132,60 +188,79 @@ pub(crate) struct World<R> {
 
 /// Runs one history by the rules as they are.
 pub fn simulate(settings: Settings) -> Result<Report, Failure> {
-    simulate_with(settings, Sound)
+    simulate_with(settings, remuda_core::Sound)
 }
 
 /// Runs one history by other rules.
 pub fn simulate_with<R: Rules + Clone>(settings: Settings, rules: R) -> Result<Report, Failure> {
-    let mut world = World::new(settings, rules);
-    match world.run() {
-        Ok(()) => {
-            world.report.jobs = world.arrived;
-            world.report.made = world.truth.made;
-            world.report.elapsed = world.now.since(Timestamp::from_millis(0));
-            Ok(world.report)
-        }
-        Err(verdict) => Err(Failure {
-            seed: settings.seed,
-            at: world.now.since(Timestamp::from_millis(0)),
-            verdict,
-            trace: world.report.trace,
-        }),
-    }
+    World::new(settings, None, rules).history()
+}
+
+/// Runs one history in which the leader is killed at this point.
+pub fn simulate_killed<R: Rules + Clone>(
+    settings: Settings,
+    kill: Kill,
+    rules: R,
+) -> Result<Report, Failure> {
+    World::new(settings, Some(kill), rules).history()
 }
 
 impl<R: Rules + Clone> World<R> {
-    fn new(settings: Settings, rules: R) -> Self {
-        let installation = InstallationId::new("sim").expect("it is plain");
-        let disk = Snapshot::new(installation, estate::fleet());
+    fn new(settings: Settings, kill: Option<Kill>, rules: R) -> Self {
         let mut world = Self {
             settings,
+            kill,
             rules,
             rng: Rng::new(settings.seed),
             now: Timestamp::from_millis(0),
             heap: BTreeMap::new(),
             sequence: 0,
             truth: Truth::new(estate::forge()),
-            disk,
-            controller: None,
-            incarnation: 0,
-            inbox: Vec::new(),
-            answers: Vec::new(),
+            database: Database::new(),
+            replicas: [Replica::new(), Replica::new()],
+            outside: Outside::default(),
+            watch: Watch::default(),
             arrived: 0,
-            calm_since: BTreeMap::new(),
+            late: BTreeSet::new(),
             emptied: BTreeMap::new(),
-            outage_until: Timestamp::from_millis(0),
-            refused: 0,
             waste: 0,
             report: Report::default(),
         };
+        let span = u64::from(settings.hours) * 3_600_000;
         for _ in 0..settings.jobs {
-            let at = world.rng.span(0, u64::from(settings.hours) * 3_600_000);
+            let at = world.rng.span(0, span);
             world.at(at, Event::Arrive);
         }
-        world.at(Duration::ZERO, Event::Restart);
-        world.at(Duration::ZERO, Event::Tick);
+        if settings.hardship.crash > 0 {
+            let at = world.rng.span(0, span);
+            world.at(at, Event::Kill);
+        }
+        world.set_clocks();
+        calls::place_foreigners(&mut world);
+        world.at(Duration::ZERO, Event::Start(0));
+        world.at(Duration::from_millis(700), Event::Start(1));
         world
+    }
+
+    fn history(mut self) -> Result<Report, Failure> {
+        let verdict = self.run();
+        let elapsed = self.now.since(Timestamp::from_millis(0));
+        match verdict {
+            Ok(()) => {
+                self.report.jobs = self.arrived;
+                self.report.made = self.truth.made;
+                self.report.elapsed = elapsed;
+                self.report.waited = self.watch.waited;
+                self.report.ownerless = self.watch.ownerless;
+                Ok(self.report)
+            }
+            Err(verdict) => Err(Failure {
+                seed: self.settings.seed,
+                at: elapsed,
+                verdict,
+                trace: self.report.trace,
+            }),
+        }
     }
 
     pub(crate) fn at(&mut self, after: Duration, event: Event) {
@@ -193,9 +268,9 @@ impl<R: Rules + Clone> World<R> {
         self.heap.insert((self.now + after, self.sequence), event);
     }
 
-    pub(crate) fn mark(&mut self, mark: &'static str) {
+    pub(crate) fn mark(&mut self, mark: Mark) {
         self.report.marks.insert(mark);
-        self.note(|| mark.to_owned());
+        self.note(|| mark.as_str().to_owned());
     }
 
     pub(crate) fn note(&mut self, line: impl FnOnce() -> String) {
@@ -207,40 +282,67 @@ impl<R: Rules + Clone> World<R> {
 
     /// The faults in force now.
     pub(crate) fn hardship(&self) -> Hardship {
-        let end = Timestamp::from_millis(0) + self.hours();
-        if self.now < end { self.settings.hardship } else { Hardship::NONE }
+        if self.now < self.calm_from() { self.settings.hardship } else { Hardship::NONE }
     }
 
-    fn hours(&self) -> Duration {
-        Duration::from_hours(u64::from(self.settings.hours))
+    /// From when on nothing more goes wrong.
+    pub(crate) fn calm_from(&self) -> Timestamp {
+        Timestamp::from_millis(0) + Duration::from_hours(u64::from(self.settings.hours))
     }
 
     fn run(&mut self) -> Verdict {
-        let end = Timestamp::from_millis(0) + self.hours();
-        let mut rest_checked = end;
+        let mut rest_checked = self.calm_from();
+        let mut calm_at = rest_checked;
         while let Some(((at, _), event)) = self.heap.pop_first() {
             self.now = at;
             self.report.steps += 1;
             self.happen(event)?;
             if self.now > rest_checked + Duration::from_mins(10) {
                 rest_checked = self.now;
-                let verdict = oracle::at_rest(&self.truth, &self.disk, estate::MIN_IDLE);
-                if verdict.is_ok() {
+                let verdict = oracle::at_rest(&self.truth, self.database.books());
+                let rests = verdict.is_ok();
+                if rests && !self.skip_to_what_is_late() {
                     break;
                 }
-                if self.now > end + REST {
+                if rests {
+                    rest_checked = self.now;
+                    calm_at = self.now;
+                } else if self.now > calm_at + self.rest() {
                     return verdict;
                 }
             }
         }
+        oracle::books(self.database.books())?;
         self.thrift()
+    }
+
+    fn rest(&self) -> Duration {
+        let lost = self.truth.jobs.values().any(|job| job.vanished);
+        if lost { REST_WITH_DENIAL } else { REST }
+    }
+
+    /// Nobody is at work until the next webhook that is days late: neither controller runs meanwhile.
+    fn skip_to_what_is_late(&mut self) -> bool {
+        let now = self.now;
+        self.late.retain(|(at, _)| *at > now);
+        let Some(next) = self.late.pop_first() else { return false };
+        let Some(webhook) = self.heap.remove(&next) else { return true };
+        self.heap.clear();
+        for at in 0..self.replicas.len() {
+            self.end_process(at);
+        }
+        self.now = next.0;
+        self.mark(Mark::WebhookAgesLate);
+        self.at(Duration::ZERO, Event::Start(0));
+        self.at(Duration::ZERO, Event::Start(1));
+        self.at(Duration::from_secs(30), webhook);
+        true
     }
 
     /// No more runners were made than jobs and failures explain.
     fn thrift(&self) -> Verdict {
         let starts: u32 = self.truth.jobs.values().map(|job| job.starts + job.told_stale).sum();
-        let idle = u32::try_from(estate::MIN_IDLE).unwrap_or(0);
-        let explained = starts + self.waste + idle * (1 + self.report.crashes);
+        let explained = starts + self.waste + estate::MIN_IDLE * (1 + self.report.crashes);
         if self.truth.made > explained + explained / 2 {
             return Err(format!(
                 "{} instances were made for {starts} starts and {} failures",
@@ -251,132 +353,42 @@ impl<R: Rules + Clone> World<R> {
     }
 
     fn happen(&mut self, event: Event) -> Verdict {
+        if let Some(caller) = event.process() {
+            if !self.lives(caller) {
+                return Ok(());
+            }
+            let until = self.replicas[caller.replica].paused_until;
+            if self.now < until {
+                let after = until.since(self.now);
+                self.at(after, event);
+                return Ok(());
+            }
+        }
         match event {
             Event::Arrive => self.arrive(),
-            Event::Webhook(seen) => {
-                self.inbox.push(Seen::Fact(*seen));
-                return self.turn();
-            }
-            Event::Tick => {
-                let busy =
-                    self.disk.runners().any(|r| r.state < remuda_core::runner::RunnerState::Gone)
-                        || self.truth.jobs.values().any(|job| job.state < JobState::Completed);
-                self.at(Duration::from_secs(if busy { 5 } else { 60 }), Event::Tick);
-                return self.turn();
-            }
-            Event::Effect(effect) => return self.land(*effect),
-            Event::Answer { incarnation, seen } => {
-                if incarnation == self.incarnation && self.controller.is_some() {
-                    self.answers.push(*seen);
-                    return self.turn();
+            Event::Webhook(seen) => self.deliver(*seen),
+            Event::Tick(caller) => return self.tick(caller),
+            Event::Turn(caller) => return self.turn(caller),
+            Event::CommitAgain(caller) => return self.commit(caller),
+            Event::Calls(caller, actions) => self.begin_all(caller, actions),
+            Event::Step(step) => calls::step(self, *step),
+            Event::Effect(effect) => return calls::land(self, *effect),
+            Event::Answer(caller, seen) => self.answered(caller, *seen),
+            Event::Start(replica) => self.start(replica),
+            Event::Kill => {
+                if let Some(leader) = self.leader() {
+                    self.mark(Mark::KilledAtRest);
+                    self.die(leader);
                 }
             }
             Event::Online(id) => self.online(id),
             Event::Deaf(id) => self.deafen(id),
             Event::Exit(id, code) => self.exit(id, code),
+            Event::Faint(id) => self.faint(id),
             Event::EndJob { job, start, lost } => self.end_job(job, start, lost),
             Event::PutBack { job, start } => self.put_back(job, start),
             Event::Cancel(job) => self.cancel(job),
-            Event::Restart => {
-                self.incarnation += 1;
-                self.answers.clear();
-                let mut world = self.disk.clone();
-                world.now = self.now;
-                world.epoch = u64::from(self.incarnation);
-                self.controller = Some(Controller::with_rules(world, self.rules.clone()));
-            }
-        }
-        Ok(())
-    }
-
-    /// One turn of the controller: fold, plan, commit, call. It may be killed at each of these points.
-    fn turn(&mut self) -> Verdict {
-        let Some(mut controller) = self.controller.take() else { return Ok(()) };
-        self.report.turns += 1;
-        let mut seen = self.inbox.clone();
-        seen.append(&mut self.answers);
-        let turn = controller.turn(self.now, seen);
-        let hardship = self.hardship();
-        let killed = self.rng.chance(hardship.crash).then(|| self.rng.below(3));
-        if killed == Some(0) {
-            self.mark("killed before the commit");
-            self.die();
-            return Ok(());
-        }
-        self.inbox.clear();
-        for event in &turn.batch.events {
-            let text = event.text.clone();
-            self.note(|| text.to_string());
-        }
-        for change in turn.batch.changes.iter().filter(|change| change.is_durable()) {
-            oracle::chain(&self.truth, &self.disk, change)?;
-            self.disk.apply(std::slice::from_ref(change));
-        }
-        self.disk.now = self.now;
-        oracle::limits(&self.truth, &self.disk)?;
-        if turn.batch.changes.iter().any(Change::is_durable) {
-            oracle::books(&self.disk)?;
-        }
-        explained(&controller)?;
-        if self.refused > OUTAGE_CALLS_MAX {
-            return Err(format!("{} registrations were tried in one outage", self.refused));
-        }
-        if killed == Some(1) {
-            self.mark("killed between the commit and the calls");
-            self.die();
-            return Ok(());
-        }
-        let mut actions = turn.actions;
-        if killed == Some(2) {
-            actions.truncate(actions.len() / 2);
-        }
-        for action in actions {
-            self.perform(action);
-        }
-        if killed == Some(2) {
-            self.mark("killed with calls in flight");
-            self.die();
-        } else {
-            self.controller = Some(controller);
-        }
-        self.served_in_time()
-    }
-
-    fn die(&mut self) {
-        self.controller = None;
-        self.report.crashes += 1;
-        self.waste += 2;
-        let down = self.rng.span(500, 180_000);
-        self.at(down, Event::Restart);
-    }
-
-    /// In a calm world, no job waits long while a pool that fits it has room.
-    fn served_in_time(&mut self) -> Verdict {
-        if self.settings.hardship.crash > 0 {
-            return Ok(());
-        }
-        let fleet = self.disk.fleet.clone();
-        let count =
-            |pool: &str| self.truth.instances.values().filter(|i| i.pool.as_str() == pool).count();
-        let of_owner = |owner: &str| {
-            self.truth.instances.values().filter(|i| i.scope.owner().as_str() == owner).count()
-        };
-        for (id, job) in &self.truth.jobs {
-            let room = job.state == JobState::Queued
-                && of_owner(job.scope.owner().as_str()) < fleet.tenants.default.cap as usize
-                && fleet.pools.values().any(|pool| {
-                    pool.labels.satisfies(&job.labels)
-                        && (pool.scopes.is_empty() || pool.scopes.contains(&job.scope))
-                        && count(pool.name.as_str()) < pool.max as usize
-                });
-            if !room {
-                self.calm_since.remove(id);
-                continue;
-            }
-            let since = *self.calm_since.entry(*id).or_insert(self.now);
-            if self.now.since(since) > CALM_WAIT {
-                return Err(format!("job {id} waits although a pool has room"));
-            }
+            Event::Vanish(job) => self.vanish(job),
         }
         Ok(())
     }
@@ -384,15 +396,14 @@ impl<R: Rules + Clone> World<R> {
     fn arrive(&mut self) {
         let owners = estate::owners();
         let index = self.rng.below(owners.len() as u64);
-        let (tenant, scope) = owners[usize::try_from(index).unwrap_or(0)].clone();
+        let (tenant, scope, repository) = &owners[usize::try_from(index).unwrap_or(0)];
         self.arrived += 1;
         let id = u64::from(self.arrived);
         let labels = estate::labels(&mut self.rng);
-        let repository = estate::repository(&scope);
         let job = TrueJob {
-            tenant,
-            scope,
-            repository,
+            tenant: tenant.clone(),
+            scope: scope.clone(),
+            repository: repository.clone(),
             labels,
             state: JobState::Queued,
             conclusion: None,
@@ -404,39 +415,45 @@ impl<R: Rules + Clone> World<R> {
             starts: 0,
             put_back: 0,
             told_stale: 0,
+            vanished: false,
+            cancel: None,
             before: None,
         };
-        self.truth.jobs.insert(id, job);
+        self.truth.put_job(id, job);
         self.note(|| format!("job {id} arrives"));
         self.webhook(id);
-        if self.rng.chance(self.hardship().outage) && self.now >= self.outage_until {
-            self.outage_until = self.now + self.rng.span(300_000, 1_800_000);
-            self.refused = 0;
-        }
-        if self.rng.chance(self.hardship().cancelled) {
-            let after = self.rng.span(0, 1_200_000);
-            self.at(after, Event::Cancel(id));
-        }
+        self.decide_fate(id);
+        self.begin_outage();
+        self.jump_clock();
         self.assign();
     }
 
-    /// Tells the controller of a job as it is now: maybe late, twice, or never.
+    /// Tells the controllers of a job as it is now: maybe late, twice, or never.
     pub(crate) fn webhook(&mut self, id: u64) {
         let hardship = self.hardship();
         let copies = if self.rng.chance(hardship.webhook_lost) {
-            self.mark("webhook lost");
+            self.mark(Mark::WebhookLost);
             0
         } else if self.rng.chance(hardship.webhook_doubled) {
+            self.mark(Mark::WebhookDoubled);
             2
         } else {
             1
         };
         for _ in 0..copies {
-            let delay = self.latency();
+            let ages = self.rng.chance(hardship.webhook_ages);
+            let delay = if ages {
+                self.rng.span(86_400_000, millis(Hardship::LONGEST_AGE))
+            } else {
+                self.latency()
+            };
             let received_at = self.now + delay;
-            let seen = self.truth.tell(id, Source::Delivery { received_at });
-            if let Some(seen) = seen {
+            let source = Source::Delivery { received_at };
+            if let Some(seen) = self.truth.tell(id, source) {
                 self.at(delay, Event::Webhook(Box::new(Observation::Job(Box::new(seen)))));
+                if ages {
+                    self.late.insert((received_at, self.sequence));
+                }
             }
         }
     }
@@ -444,13 +461,15 @@ impl<R: Rules + Clone> World<R> {
     /// How long something takes on the way: mostly little, sometimes longer than every constant.
     pub(crate) fn latency(&mut self) -> Duration {
         if self.rng.chance(self.hardship().delay_huge) {
-            self.mark("huge delay");
-            return self.rng.span(300_000, 7_200_000);
+            self.mark(Mark::HugeDelay);
+            let hours =
+                if self.rng.chance(20) { millis(Hardship::LONGEST_DELAY) } else { 7_200_000 };
+            return self.rng.span(300_000, hours);
         }
         self.rng.span(5, 1500)
     }
 
-    /// How far behind the replica is that answers a read of jobs.
+    /// How far behind the replica is that answers a read.
     pub(crate) fn lag(&mut self) -> Duration {
         if self.rng.chance(self.hardship().stale) {
             return self.rng.span(1000, 60_000);
@@ -458,37 +477,38 @@ impl<R: Rules + Clone> World<R> {
         Duration::ZERO
     }
 
-    /// True if a listing shows nothing although there may be something: a surprise, not a habit.
-    pub(crate) fn comes_back_empty(&mut self, look: &Look) -> bool {
+    /// How much of a listing is missing although it is there, in 1000: a surprise, not a habit, unless
+    /// the world's listings lie for long.
+    pub(crate) fn comes_back_short(&mut self, look: &Look) -> u32 {
+        let hardship = self.hardship();
+        let empty = self.rng.chance(hardship.listing_empty);
+        let partial = self.rng.chance(hardship.listing_partial);
         let subject = look.subject();
-        let lately = self.emptied.get(&subject).is_some_and(|at| self.now.since(*at) < SURPRISE);
-        let empty = self.rng.chance(self.hardship().listing_empty) && !lately;
-        if empty {
-            self.mark("listing empty by surprise");
-            self.emptied.insert(subject, self.now);
+        if !hardship.lies_last.is_zero()
+            && self.emptied.get(&subject).is_some_and(|at| self.now.since(*at) < hardship.lies_last)
+        {
+            return 1000;
         }
-        empty
+        if !(empty || partial) || !self.may_surprise(&subject) {
+            return 0;
+        }
+        self.mark(if empty { Mark::ListingEmpty } else { Mark::ListingPartial });
+        if empty { 1000 } else { 500 }
     }
 
-    fn perform(&mut self, action: Action) {
-        crate::calls::begin(self, action);
-    }
-
-    /// A call has its effect.
-    fn land(&mut self, effect: Effect) -> Verdict {
-        crate::calls::land(self, effect)
+    /// True if a listing may be wrong once more, which is then noted.
+    pub(crate) fn may_surprise(&mut self, subject: &Subject) -> bool {
+        let pause = SURPRISE.max(self.hardship().lies_last * 2);
+        let lately = self.emptied.get(subject).is_some_and(|at| {
+            self.now.since(*at) < pause || self.looked_at(subject).is_none_or(|seen| seen <= *at)
+        });
+        if !lately {
+            self.emptied.insert(subject.clone(), self.now);
+        }
+        !lately
     }
 }
 
-/// Every job that asks for a runner is told why it has none.
-fn explained<R: Rules>(controller: &Controller<R>) -> Verdict {
-    let silent = controller
-        .world()
-        .jobs()
-        .filter(|job| job.attempt.state <= JobState::Queued)
-        .find(|job| controller.reasons(&job.key).is_none_or(|(_, why)| why.is_empty()));
-    match silent {
-        Some(job) => Err(format!("job {} waits and nobody says why", job.key)),
-        None => Ok(()),
-    }
+pub(crate) fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,7 +1,7 @@
 //! What is really there: the virtual forge's jobs and registrations, the virtual provider's instances.
 //! The controller never sees this, only what it is told of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use remuda_core::Timestamp;
 use remuda_core::job::{Conclusion, JobKey, JobState, RunnerRef, Title};
@@ -34,11 +34,20 @@ pub(crate) struct TrueJob {
     pub(crate) put_back: u32,
     /// How often it was told of as it was no more.
     pub(crate) told_stale: u32,
+    /// The forge has lost it, and answers 404 to every question.
+    pub(crate) vanished: bool,
+    /// At which step of its life it is cancelled.
+    pub(crate) cancel: Option<JobState>,
     /// What it was until when.
     pub(crate) before: Option<(Timestamp, Box<TrueJob>)>,
 }
 
 impl TrueJob {
+    /// True if the forge would hand it to a runner.
+    pub(crate) fn asks(&self) -> bool {
+        self.state == JobState::Queued && !self.vanished
+    }
+
     /// Keeps what it is until now, for replicas that lag.
     fn turns(&mut self, now: Timestamp) {
         let was = Self { before: None, ..self.clone() };
@@ -55,6 +64,8 @@ pub(crate) struct TrueRunner {
     pub(crate) online: bool,
     pub(crate) job: Option<u64>,
     pub(crate) had_job: bool,
+    /// It is another's.
+    pub(crate) foreign: bool,
 }
 
 /// An instance at the provider.
@@ -66,6 +77,12 @@ pub(crate) struct TrueInstance {
     pub(crate) name: RunnerName,
     pub(crate) registration: u64,
     pub(crate) exited: Option<i32>,
+    /// It appeared after its launch's deadline, when nobody counted on it any more.
+    pub(crate) late: bool,
+    /// It has outlived a destruction.
+    pub(crate) destroyed: bool,
+    /// Until when it outlives its destruction.
+    pub(crate) stays_until: Option<Timestamp>,
 }
 
 /// What is really there.
@@ -80,6 +97,8 @@ pub(crate) struct Truth {
     pub(crate) registered: BTreeMap<RunnerId, u32>,
     /// Instances ever made.
     pub(crate) made: u32,
+    /// Jobs that are not over.
+    pub(crate) open: BTreeSet<u64>,
 }
 
 impl Truth {
@@ -92,6 +111,50 @@ impl Truth {
             next_registration: 1000,
             registered: BTreeMap::new(),
             made: 0,
+            open: BTreeSet::new(),
+        }
+    }
+
+    pub(crate) fn put_job(&mut self, id: u64, job: TrueJob) {
+        self.open.insert(id);
+        self.jobs.insert(id, job);
+    }
+
+    /// Makes a registration; gives the forge's id for it.
+    pub(crate) fn register(&mut self, runner: RunnerId, row: TrueRunner) -> u64 {
+        let id = self.next_registration;
+        self.next_registration += 1;
+        *self.registered.entry(runner).or_default() += 1;
+        self.runners.insert(id, row);
+        id
+    }
+
+    pub(crate) fn make(&mut self, id: InstanceId, row: TrueInstance) {
+        self.made += 1;
+        self.instances.insert(id, row);
+    }
+
+    /// Lets an instance outlive its destruction.
+    pub(crate) fn stays(&mut self, id: InstanceId, until: Timestamp) {
+        if let Some(instance) = self.instances.get_mut(&id) {
+            instance.stays_until = Some(until);
+        }
+    }
+
+    /// A listing left out an instance. If it outlives its destruction, which its provider has confirmed,
+    /// nobody can know any longer that it is there.
+    pub(crate) fn denied(&mut self, id: InstanceId) {
+        if let Some(instance) = self.instances.get_mut(&id) {
+            instance.late |= instance.destroyed;
+        }
+    }
+
+    /// Takes an instance away, with whatever runs on it.
+    pub(crate) fn unmake(&mut self, id: InstanceId) {
+        if let Some(instance) = self.instances.remove(&id)
+            && let Some(runner) = self.runners.get_mut(&instance.registration)
+        {
+            runner.online = false;
         }
     }
 
@@ -99,12 +162,11 @@ impl Truth {
     /// labels. Gives the jobs that began.
     pub(crate) fn assign(&mut self, now: Timestamp, rng: &mut Rng) -> Vec<u64> {
         let mut begun = Vec::new();
-        let queued: Vec<u64> = self
-            .jobs
-            .iter()
-            .filter(|(_, j)| j.state == JobState::Queued)
-            .map(|(id, _)| *id)
-            .collect();
+        if !self.runners.values().any(|r| r.online && r.job.is_none() && !r.had_job) {
+            return begun;
+        }
+        let queued = |id: &&u64| self.jobs.get(id).is_some_and(TrueJob::asks);
+        let queued: Vec<u64> = self.open.iter().filter(queued).copied().collect();
         for id in queued {
             let job = &self.jobs[&id];
             let fit = |r: &TrueRunner| {
@@ -143,6 +205,7 @@ impl Truth {
         job.state = JobState::Completed;
         job.conclusion = Some(conclusion);
         job.completed_at = Some(now);
+        self.open.remove(&id);
         if let Some(runner) = job.runner.take() {
             self.runners.remove(&runner);
         }
@@ -165,7 +228,7 @@ impl Truth {
 
     /// What the forge says of a job.
     pub(crate) fn tell(&self, id: u64, source: Source) -> Option<JobSeen> {
-        self.jobs.get(&id).map(|job| self.seen(id, job, source))
+        self.jobs.get(&id).filter(|job| !job.vanished).map(|job| self.seen(id, job, source))
     }
 
     /// What a replica says of a job that shows the state of an earlier instant.
@@ -175,7 +238,7 @@ impl Truth {
         source: Source,
         as_of: Timestamp,
     ) -> Option<JobSeen> {
-        let job = self.jobs.get_mut(&id)?;
+        let job = self.jobs.get_mut(&id).filter(|job| !job.vanished)?;
         let before = job.before.clone().filter(|(until, _)| *until > as_of).map(|(_, was)| was);
         job.told_stale += u32::from(before.is_some());
         match before {
@@ -209,8 +272,10 @@ impl Truth {
         asked_at: Timestamp,
         as_of: Timestamp,
     ) -> Vec<JobSeen> {
-        let here = self.jobs.iter().filter(|(_, job)| job.scope == *scope);
-        let ids: Vec<u64> = here.map(|(id, _)| *id).collect();
+        let here = |id: &u64| self.jobs.get(id).is_some_and(|job| job.scope == *scope);
+        let lags = as_of < asked_at;
+        let ended = self.jobs.keys().filter(|id| lags && !self.open.contains(id));
+        let ids: Vec<u64> = self.open.iter().chain(ended).copied().filter(here).collect();
         let source = Source::Read { asked_at };
         let told = ids.into_iter().filter_map(|id| self.tell_as_of(id, source, as_of));
         told.filter(|seen| seen.state < JobState::Completed).collect()
@@ -249,6 +314,12 @@ impl Truth {
         instance
             .and_then(|instance| self.runners.get(&instance.registration))
             .is_some_and(|runner| runner.online && runner.job.is_none())
+    }
+
+    /// True if what runs on an instance could get a job.
+    pub(crate) fn listening(&self, id: InstanceId) -> bool {
+        let instance = self.instances.get(&id).filter(|instance| instance.exited.is_none());
+        instance.is_some_and(|instance| self.runners.contains_key(&instance.registration))
     }
 
     /// The job that is really on an instance right now.

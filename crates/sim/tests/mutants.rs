@@ -7,15 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use remuda_core::controller::Rules;
+use remuda_core::fleet::Fleet;
 use remuda_core::job::{Conclusion, JobState};
 use remuda_core::observation::{Call, Cause, JobSeen, Observation, Source, Subject};
 use remuda_core::reason::Reason;
 use remuda_core::runner::{
     Instance, InstanceState, LaunchCall, Outcome, Runner, RunnerId, RunnerState,
 };
-use remuda_core::snapshot::{Change, Looked};
+use remuda_core::snapshot::{Backoff, Change, Looked};
 use remuda_core::{Action, Plan, Snapshot, Timestamp, actions, observe, plan, settle};
-use remuda_sim::{Hardship, Settings, simulate, simulate_with};
+use remuda_sim::{Hardship, Level, Settings, simulate, simulate_with};
 
 /// A wrong rule.
 #[derive(Clone, Copy)]
@@ -43,8 +44,60 @@ const SOUND: Mutant = Mutant {
 /// Many jobs in a world that is calm but for cancellations, where no job may wait without a reason.
 const CROWDED: Mutant = Mutant { hardship: ("low", Hardship::LOW), jobs: 60, ..SOUND };
 
+/// Runners go deaf while they wait, for jobs that are cancelled.
+const DEAF: Mutant = Mutant {
+    hardship: ("deaf", Hardship { goes_deaf: 500, cancelled: 400, ..Hardship::LOW }),
+    jobs: 60,
+    ..SOUND
+};
+
+/// Answers come late, and show what was.
+const STALE: Mutant = Mutant {
+    hardship: (
+        "stale",
+        Hardship { level: Level::High, stale: 500, delay_huge: 100, ..Hardship::LOW },
+    ),
+    jobs: 60,
+    ..SOUND
+};
+
+/// Jobs are put back, and what was told of their former runners comes late.
+const FORMER: Mutant = Mutant {
+    hardship: (
+        "former",
+        Hardship {
+            level: Level::High,
+            put_back: 400,
+            webhook_doubled: 300,
+            delay_huge: 150,
+            ..Hardship::LOW
+        },
+    ),
+    jobs: 60,
+    ..SOUND
+};
+
+/// The forge loses jobs for good.
+const LOST: Mutant = Mutant {
+    hardship: ("lost", Hardship { level: Level::High, job_vanishes: 100, ..Hardship::LOW }),
+    ..SOUND
+};
+
+/// Providers that list what is not ours, and let what was destroyed live on.
+const LEAKY: Mutant = Mutant {
+    hardship: (
+        "leaky",
+        Hardship { level: Level::High, garbage: 1000, leaks: 500, crash: 10, ..Hardship::LOW },
+    ),
+    jobs: 60,
+    ..SOUND
+};
+
 /// Most seeds tried before a wrong rule counts as not caught.
 const SEEDS: u64 = 150;
+
+/// Fewer wrong rules than this would not judge the simulator.
+const MUTANTS_MIN: usize = 35;
 
 const MUTANTS: &[Mutant] = &[
     Mutant {
@@ -95,13 +148,12 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         wrong: "late facts of a former runner are believed",
         observe: believes_former_runners,
-        ..SOUND
+        ..FORMER
     },
     Mutant {
         wrong: "a read is believed to be as new as its arrival",
         observe: believes_late_reads,
-        jobs: 40,
-        ..SOUND
+        ..STALE
     },
     Mutant {
         wrong: "the answer that a runner is busy counts as its removal",
@@ -128,12 +180,46 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         wrong: "an idle runner that lost its registration is believed for ever",
         observe: believes_the_deaf,
-        ..SOUND
+        ..DEAF
     },
     Mutant { wrong: "a blocked job blocks those behind it", plan: blocks_the_line, ..CROWDED },
     Mutant { wrong: "the tenant's cap is ignored", plan: ignores_caps, ..CROWDED },
     Mutant { wrong: "no idle runners are kept", plan: keeps_none_idle, ..SOUND },
     Mutant { wrong: "a blocked job is not told why", plan: says_nothing, ..CROWDED },
+    Mutant {
+        wrong: "what a provider says it destroyed is gone",
+        observe: believes_destruction,
+        ..LEAKY
+    },
+    Mutant {
+        wrong: "another installation's instance is an orphan of ours",
+        observe: sees_no_tags,
+        ..LEAKY
+    },
+    Mutant {
+        wrong: "every pool's jobs have the limit that one pool declares",
+        settle: limits_every_job,
+        ..SOUND
+    },
+    Mutant { wrong: "a provider's limit is ignored", plan: ignores_providers, ..CROWDED },
+    Mutant { wrong: "runners on their way are not counted on", plan: counts_on_nobody, ..CROWDED },
+    Mutant {
+        wrong: "a job that the forge denies for ever is never given up",
+        observe: believes_no_404,
+        ..LOST
+    },
+    Mutant { wrong: "a back-off never ends", plan: backs_off_forever, ..SOUND },
+    Mutant {
+        wrong: "a runner whose job was put back is stopped before it is deregistered",
+        settle: stops_the_lost,
+        ..SOUND
+    },
+    Mutant {
+        wrong: "a runner whose job is over is left to itself",
+        settle: leaves_the_finished,
+        ..SOUND
+    },
+    Mutant { wrong: "instances without a row are left alone", actions: ignores_orphans, ..SOUND },
 ];
 
 impl Rules for Mutant {
@@ -192,12 +278,15 @@ fn every_planted_bug_is_caught() {
             None => missed.push(wrong),
         }
     }
+    let (planted, most) = (MUTANTS.len(), MUTANTS_MIN);
+    println!("{planted} planted, {} caught within {SEEDS} seeds each", planted - missed.len());
+    assert!(planted >= most, "{planted} planted bugs, and at least {most} are wanted");
     assert!(missed.is_empty(), "not caught by {SEEDS} seeds: {missed:#?}");
 }
 
 #[test]
 fn the_right_rules_pass_the_seeds_that_catch_wrong_ones() {
-    for mutant in [SOUND, CROWDED] {
+    for mutant in [SOUND, CROWDED, DEAF, STALE, FORMER, LOST, LEAKY] {
         for seed in 0..SEEDS / 3 {
             if let Err(failure) = simulate(mutant.settings(seed)) {
                 panic!("{failure} ({} jobs, hardship {})", mutant.jobs, mutant.hardship.0);
@@ -477,4 +566,95 @@ fn says_nothing(world: &Snapshot) -> Plan {
         wait.reasons.iter().all(|r| matches!(r, Reason::RunnerStarting(_) | Reason::RunnerIdle(_)))
     });
     plan
+}
+
+fn believes_destruction(world: &Snapshot, seen: &Observation) -> Vec<Change> {
+    let Observation::Destroyed { instance: id, .. } = seen else { return observe(world, seen) };
+    let Some(mut row) = world.instance(*id).cloned() else { return Vec::new() };
+    row.enter(InstanceState::Gone, world.now);
+    vec![instance(row)]
+}
+
+fn sees_no_tags(world: &Snapshot, seen: &Observation) -> Vec<Change> {
+    let mut seen = seen.clone();
+    if let Observation::Instances { all, .. } = &mut seen {
+        for one in all {
+            one.runner = None;
+        }
+    }
+    observe(world, &seen)
+}
+
+/// The world under another fleet file.
+fn declared(world: &Snapshot, change: impl FnOnce(&mut Fleet)) -> Snapshot {
+    let mut world = world.clone();
+    let mut fleet = (*world.fleet).clone();
+    change(&mut fleet);
+    world.fleet = Arc::new(fleet);
+    world
+}
+
+fn limits_every_job(world: &Snapshot) -> Vec<Change> {
+    settle(&declared(world, |fleet| {
+        for pool in fleet.pools.values_mut() {
+            pool.limits.job = Some(Duration::from_mins(15));
+        }
+    }))
+}
+
+fn ignores_providers(world: &Snapshot) -> Plan {
+    plan(&declared(world, |fleet| {
+        for provider in fleet.providers.values_mut() {
+            provider.max = None;
+        }
+    }))
+}
+
+fn counts_on_nobody(world: &Snapshot) -> Plan {
+    let coming = |row: &&Runner| row.state == RunnerState::Starting;
+    let away = world.runners().filter(coming).map(|row| {
+        let mut row = row.clone();
+        row.enter(RunnerState::Draining, Some(Outcome::Surplus), world.now);
+        runner(row)
+    });
+    plan(&bent(world, away))
+}
+
+fn believes_no_404(world: &Snapshot, seen: &Observation) -> Vec<Change> {
+    let mut changes = observe(world, seen);
+    let expires = |change: &Change| matches!(change, Change::Job(job) if job.attempt.conclusion == Some(Conclusion::Expired));
+    changes.retain(|change| !expires(change));
+    changes
+}
+
+fn backs_off_forever(world: &Snapshot) -> Plan {
+    let longer = world.backoffs().map(|(key, backoff)| {
+        let until = world.now + Duration::from_hours(1);
+        Change::Backoff(key.clone(), Some(Backoff { until, ..backoff.clone() }))
+    });
+    plan(&bent(world, longer))
+}
+
+fn stops_the_lost(world: &Snapshot) -> Vec<Change> {
+    let mut changes = settle(world);
+    let lost = |row: &&Runner| row.state == RunnerState::Busy && row.outcome == Some(Outcome::Lost);
+    changes.extend(world.runners().filter(lost).map(|row| {
+        let mut row = row.clone();
+        row.enter(RunnerState::Stopping, None, world.now);
+        runner(row)
+    }));
+    changes
+}
+
+fn leaves_the_finished(world: &Snapshot) -> Vec<Change> {
+    let mut changes = settle(world);
+    let ends = |row: &Runner| row.state >= RunnerState::Stopping && row.job.is_some();
+    changes.retain(|change| !matches!(change, Change::Runner(row) if ends(row)));
+    changes
+}
+
+fn ignores_orphans(world: &Snapshot) -> Vec<Action> {
+    let mut due = actions(world);
+    due.retain(|action| !matches!(action, Action::Destroy(call) if world.instance(call.instance).is_none()));
+    due
 }

@@ -414,6 +414,30 @@ fn with_scope(mut fleet: remuda_core::fleet::Fleet) -> remuda_core::fleet::Fleet
     fleet
 }
 
+// Decision 17: a foreign tag is reported and never touched.
+#[test]
+fn an_instance_that_carries_another_installations_runner_is_never_destroyed() {
+    let mut world = World::of(with_scope(crate::world::fleet(SMALL)));
+    let listed = |world: &mut World, runner: &str| {
+        let instance = remuda_core::observation::InstanceSeen {
+            id: remuda_core::runner::InstanceId(7),
+            runner: remuda_core::name::RunnerName::new(runner).ok(),
+            node: None,
+            condition: remuda_core::observation::Condition::Running,
+        };
+        let provider = remuda_core::name::ProviderName::new("one").unwrap();
+        let (asked_at, all) = (world.now, vec![instance]);
+        world.lists_runners("org:acme", &[]);
+        world.sees(Observation::Instances { provider, asked_at, all });
+        world.passes(60);
+    };
+    for _ in 0..10 {
+        listed(&mut world, "remuda-other-small-7");
+        assert_eq!(world.calls(), [""; 0]);
+    }
+    assert_eq!(world.books().orphans().count(), 1, "it is reported");
+}
+
 #[test]
 fn numbers_that_the_outside_knows_are_never_given_again() {
     let mut world = World::new(SMALL);

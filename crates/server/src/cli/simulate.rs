@@ -1,12 +1,11 @@
 //! `remuda simulate`: histories of the control plane in a virtual world.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use clap::Args;
 use indicatif::ProgressBar;
-use remuda_sim::{Failure, Hardship, Report, Settings, simulate};
+use remuda_sim::{Failure, Hardship, Mark, Marks, Report, Settings, simulate};
 
 use super::say;
 use crate::exit::Exit;
@@ -29,15 +28,18 @@ pub(super) struct Simulate {
     #[arg(long, default_value_t = 2)]
     hours: u32,
     /// Jobs of each history
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 12)]
     jobs: u32,
-    /// none, low, normal or high
+    /// none, low, normal, high, or lying: listings that lie for longer than every grace
     #[arg(long, default_value = "normal")]
     hardship: String,
     /// Print what happened
     #[arg(long)]
     trace: bool,
 }
+
+/// From so many histories on, every mark that their hardship can produce must have been reached.
+const MARKS_AFTER: u64 = 2000;
 
 /// What a range of histories came to.
 #[derive(Debug, Default)]
@@ -48,7 +50,9 @@ pub(crate) struct Histories {
     pub(crate) elapsed: Duration,
     pub(crate) wall: Duration,
     pub(crate) crashes: u64,
-    marks: BTreeSet<&'static str>,
+    marks: Marks,
+    waited: Duration,
+    ownerless: Duration,
     failures: Vec<Failure>,
 }
 
@@ -62,6 +66,8 @@ impl Histories {
                 self.elapsed += report.elapsed;
                 self.crashes += u64::from(report.crashes);
                 self.marks.extend(report.marks);
+                self.waited = self.waited.max(report.waited);
+                self.ownerless = self.ownerless.max(report.ownerless);
             }
             Err(failure) => self.failures.push(failure),
         }
@@ -76,12 +82,28 @@ impl Histories {
         self.elapsed += other.elapsed;
         self.crashes += other.crashes;
         self.marks.extend(other.marks);
+        self.waited = self.waited.max(other.waited);
+        self.ownerless = self.ownerless.max(other.ownerless);
         self.failures.extend(other.failures);
+    }
+
+    /// Marks that so many histories of a world so hard must have reached, and did not.
+    fn missed(&self, hardship: Hardship) -> Vec<Mark> {
+        if self.count < MARKS_AFTER {
+            return Vec::new();
+        }
+        let due = Mark::ALL.iter().filter(|mark| mark.level() <= hardship.level);
+        due.filter(|mark| !self.marks.contains(**mark)).copied().collect()
     }
 
     /// True if the oracles found nothing.
     pub(crate) fn is_clean(&self) -> bool {
         self.failures.is_empty()
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "fewer than 2^52 histories")]
+    fn rate(&self) -> f64 {
+        self.count as f64 / self.wall.as_secs_f64().max(1e-9)
     }
 
     /// Virtual hours per minute of real time.
@@ -126,7 +148,7 @@ pub(crate) fn histories(
 impl Simulate {
     pub(super) fn run(self) -> anyhow::Result<Exit> {
         let Some(hardship) = Hardship::named(&self.hardship) else {
-            bail!("hardship {:?} is none of none, low, normal, high", self.hardship);
+            bail!("hardship {:?} is none of none, low, normal, high, lying", self.hardship);
         };
         let seeds = match self.seed {
             Some(seed) => seed..seed + 1,
@@ -147,18 +169,27 @@ impl Simulate {
                 failure.seed, self.jobs, self.hours, self.hardship
             ))?;
         }
-        say(&format!("reached: {}", all.marks.iter().copied().collect::<Vec<_>>().join(", ")))?;
+        let missed = all.missed(hardship);
+        for mark in Mark::ALL.iter().filter(|mark| mark.level() <= hardship.level) {
+            let reached = if all.marks.contains(*mark) { "reached" } else { "never" };
+            say(&format!("{reached:>7}  {mark}"))?;
+        }
         say(&format!(
-            "{} histories, {} failed: {} jobs, {} crashes, {} turns, {:.0} virtual hours in {:.1} s",
+            "{} histories, {} failed, {} marks missed: {} jobs, {} crashes, {} turns, {:.0} virtual \
+             hours in {:.1} s, {:.0} histories/s; longest wait {} s, longest without owner {} s",
             all.count,
             all.failures.len(),
+            missed.len(),
             all.jobs,
             all.crashes,
             all.turns,
             all.elapsed.as_secs_f64() / 3600.0,
-            all.wall.as_secs_f64()
+            all.wall.as_secs_f64(),
+            all.rate(),
+            all.waited.as_secs(),
+            all.ownerless.as_secs(),
         ))?;
-        Ok(if all.failures.is_empty() { Exit::Done } else { Exit::Failed })
+        Ok(if all.failures.is_empty() && missed.is_empty() { Exit::Done } else { Exit::Failed })
     }
 }
 
