@@ -1,7 +1,8 @@
 //! Durable accepts per second: `cargo bench -p remuda-store -- [SECONDS] [DIRECTORY]`.
 //!
-//! Callers hand in deliveries of 6 to 12 KiB one after the other, each waiting for its answer. The
-//! last line is one JSON object, of the run with 64 callers.
+//! `REMUDA_POSTGRES` is the URL of a `PostgreSQL` to measure as well. Callers hand in deliveries of 6 to
+//! 12 KiB one after the other, each waiting for its answer. The last line is one JSON object, of the runs
+//! with 64 callers.
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
 
 use std::path::PathBuf;
@@ -12,8 +13,9 @@ use std::time::{Duration, Instant};
 use remuda_core::name::ForgeName;
 use remuda_core::{Delivery, Timestamp};
 use remuda_store::sqlite::Settings;
-use remuda_store::{Accepted, SqliteStore, Store as _};
+use remuda_store::{Accepted, PostgresStore, SqliteStore, Store, postgres};
 use tokio::task::JoinSet;
+use tokio_postgres::NoTls;
 
 const CALLERS: [u64; 4] = [1, 16, 64, 256];
 
@@ -29,32 +31,69 @@ fn main() {
     let mut words = std::env::args().skip(1).filter(|word| !word.starts_with("--"));
     let seconds = words.next().and_then(|word| word.parse().ok()).unwrap_or(5);
     let parent = words.next().map_or_else(std::env::temp_dir, PathBuf::from);
+    let span = Duration::from_secs(seconds);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        .enable_all()
         .build()
         .expect("a machine that can measure can start threads");
-    println!("callers  accepted/s   MB/s  p50 ms  p99 ms");
-    let mut last = String::new();
+    let mut last = Vec::new();
+    println!("SQLite\n{HEADER}");
     for callers in CALLERS {
         let directory = tempfile::tempdir_in(&parent).expect("the directory can be written to");
         let store = SqliteStore::open(&directory.path().join("books.db"), Settings::default())
             .expect("a new database opens");
-        let span = Duration::from_secs(seconds);
-        let Measured { accepted_per_s, megabytes_per_s, p50_ms, p99_ms } =
-            runtime.block_on(measure(Arc::new(store), callers, span));
+        let measured = runtime.block_on(measure(Arc::new(store), callers, span));
+        last.extend(measured.tell("sqlite", callers));
+    }
+    if let Some(server) = std::env::var_os("REMUDA_POSTGRES") {
+        let server = server.into_string().expect("a URL is a text");
+        println!("PostgreSQL\n{HEADER}");
+        for callers in CALLERS {
+            let measured = runtime.block_on(on_postgres(&server, callers, span));
+            last.extend(measured.tell("postgres", callers));
+        }
+    }
+    println!("{{{}}}", last.join(","));
+}
+
+const HEADER: &str = "callers  accepted/s   MB/s  p50 ms  p99 ms";
+
+impl Measured {
+    /// Prints the figures; those of 64 callers also as a member of the JSON object of the last line.
+    fn tell(&self, backend: &str, callers: u64) -> Option<String> {
+        let Self { accepted_per_s, megabytes_per_s, p50_ms, p99_ms } = self;
         println!(
             "{callers:7} {accepted_per_s:11.0} {megabytes_per_s:6.0} {p50_ms:7.2} {p99_ms:7.2}"
         );
-        if callers == 64 {
-            last = format!(
-                r#"{{"accepted_per_s":{accepted_per_s:.0},"p50_ms":{p50_ms:.3},"p99_ms":{p99_ms:.3}}}"#
-            );
-        }
+        let figures = format!(
+            r#""{backend}":{{"accepted_per_s":{accepted_per_s:.0},"p50_ms":{p50_ms:.3},"p99_ms":{p99_ms:.3}}}"#
+        );
+        (callers == 64).then_some(figures)
     }
-    println!("{last}");
 }
 
-async fn measure(store: Arc<SqliteStore>, callers: u64, span: Duration) -> Measured {
+/// In a schema of its own, which is dropped again. A server that does not flush is not measured.
+async fn on_postgres(server: &str, callers: u64, span: Duration) -> Measured {
+    let (client, connection) =
+        tokio_postgres::connect(server, NoTls).await.expect("the server can be reached");
+    let mut own = JoinSet::new();
+    own.spawn(connection);
+    let flushes: String = client.query_one("SHOW fsync", &[]).await.expect("it tells").get(0);
+    assert_eq!(flushes, "on", "its accepts would not be durable: set fsync = on");
+    let name = format!("bench_{}", std::process::id());
+    let run = async |sql: String| client.batch_execute(&sql).await.expect("a schema is ours");
+    run(format!("CREATE SCHEMA {name}")).await;
+    let url = format!("{server}?options=-csearch_path%3D{name}");
+    let store = PostgresStore::open(&url.into(), postgres::Settings::default())
+        .await
+        .expect("a new schema opens");
+    let measured = measure(Arc::new(store), callers, span).await;
+    run(format!("DROP SCHEMA {name} CASCADE")).await;
+    measured
+}
+
+async fn measure(store: Arc<dyn Store>, callers: u64, span: Duration) -> Measured {
     let body: Arc<[u8]> = (0..12 * 1024_u32).map(|n| b"{\"ab: c1}"[n as usize % 9]).collect();
     let bytes = Arc::new(AtomicU64::new(0));
     let begun = Instant::now();

@@ -11,8 +11,12 @@ mod nouns;
 #[cfg(test)]
 mod property;
 #[cfg(test)]
+mod proxy;
+#[cfg(test)]
 mod real;
 #[cfg(test)]
 mod schema;
 #[cfg(test)]
 mod trouble;
+#[cfg(test)]
+mod trouble_postgres;
