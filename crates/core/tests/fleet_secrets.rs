@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
-use remuda_core::fleet::{Problems, Source, parse};
+use remuda_core::fleet::{Problems, SecretRef, Source, parse};
 
 const SECRET: &str = "hunter2";
 const FILE: &str = r#"
@@ -35,6 +35,22 @@ fn hidden(text: &str) {
     let problems = problems(text).expect("the text has problems");
     let shown = format!("{problems}\n{problems:?}");
     assert!(!shown.contains("hunter"), "{shown}");
+}
+
+#[test]
+fn the_url_of_a_database_is_a_secret() {
+    let literal = "postgresql://me:hunter2@db/books";
+    let server = |database: &str| format!("[server]\ndatabase = \"{database}\"\n");
+    hidden(&server(literal));
+    let problems = problems(&server(literal)).unwrap();
+    assert!(problems.shown().iter().any(|p| (p.line, p.column) == (2, 12)), "{problems}");
+    let token = FILE.find("[[forge.hub.app]]").unwrap()..FILE.find("[provider").unwrap();
+    let declared = FILE.replace(&FILE[token], "").replace("env = { API_TOKEN = \"hunter2\" }", "");
+    let declared = declared.replace("hunter2", "env:A");
+    let text = server("env:REMUDA_DATABASE_URL") + &declared;
+    let fleet = parse(&[Source { name: "fleet.toml", text: &text }]).unwrap();
+    let reference = SecretRef::Env("REMUDA_DATABASE_URL".into());
+    assert_eq!(fleet.server.database, Some(reference));
 }
 
 #[test]

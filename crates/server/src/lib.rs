@@ -1,6 +1,7 @@
 //! The control plane and the command line of Remuda: one binary.
 
 pub mod api;
+mod books;
 pub mod cli;
 pub mod clock;
 mod drive;

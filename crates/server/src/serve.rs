@@ -12,12 +12,12 @@ use remuda_forge::{Forge, GitHub};
 use remuda_provider::Provider;
 use remuda_provider::process::{ProcessProvider, Shim};
 pub use remuda_store::sqlite::Settings;
-use remuda_store::{SqliteStore, Store};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::api::Api;
+use crate::books::Place;
 use crate::clock::Clock;
 use crate::handle::Handle;
 use crate::intake::Intake;
@@ -25,9 +25,6 @@ use crate::lead::{Candidate, Lead};
 use crate::metrics::Metrics;
 use crate::perform::Outside;
 use crate::tasks::Tasks;
-
-/// The one holder of a database whose directory only one server can lock.
-const HOLDER: &str = "local";
 
 /// What a server needs to be told.
 #[derive(Debug)]
@@ -73,18 +70,14 @@ impl Server {
         let Options { fleet, listener, state, shim, books: settings } = options;
         private_directory(&state)?;
         let lock = lock(&state)?;
-        let database = state.join("remuda.db");
-        let store: Arc<dyn Store> = Arc::new(
-            SqliteStore::open(&database, settings)
-                .with_context(|| format!("cannot open {}", database.display()))?,
-        );
+        let (store, holder) = Place::of(&fleet.server, &state)?.open(settings).await?;
         // Whose books they are decides which instances are ours; the rest is read by whoever leads.
         let installation = store.load().await?.installation;
         let outside = Arc::new(outside(&fleet, &installation, &state, &shim)?);
         let metrics = Arc::new(Metrics::default());
         let lead = Lead::new(Candidate {
             store: Arc::clone(&store),
-            holder: HOLDER.into(),
+            holder,
             installation,
             fleet: Arc::new(fleet),
             outside: Arc::clone(&outside),
@@ -137,7 +130,7 @@ impl Server {
 }
 
 /// Makes the directory if it is not there, for its owner alone.
-fn private_directory(path: &Path) -> anyhow::Result<()> {
+pub(crate) fn private_directory(path: &Path) -> anyhow::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new()
         .recursive(true)
@@ -148,7 +141,7 @@ fn private_directory(path: &Path) -> anyhow::Result<()> {
 
 /// The state directory is one server's at a time. The system releases the lock when the server ends,
 /// however it ends, so its successor need not wait for a lease to run out.
-fn lock(state: &Path) -> anyhow::Result<OwnedFd> {
+pub(crate) fn lock(state: &Path) -> anyhow::Result<OwnedFd> {
     let path = state.join("remuda.lock");
     let file = std::fs::OpenOptions::new()
         .create(true)

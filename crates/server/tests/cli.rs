@@ -509,6 +509,32 @@ async fn a_server_that_cannot_start_says_what_stands_in_its_way() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_books_are_carried_over_once_no_server_works_on_them() {
+    let site = served().await;
+    let state = site.estate.state();
+    rows(&site.estate, &["get", "runners"], |rows| !rows.is_empty());
+    let file = site.estate.directory.path().join("books.jsonl");
+    let name = file.to_str().unwrap();
+    assert_eq!(remuda(&state, &["store", "check"]).code, 0);
+    remuda(&state, &["store", "export", name]).refused(1, &["another server is running on"]);
+    assert_eq!(site.stop(), Some(0));
+
+    let done = remuda(&state, &["store", "export", name]);
+    assert!(done.code == 0 && done.out.ends_with(" rows\n"), "{done:?}");
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    remuda(&state, &["store", "export", name]).refused(1, &["cannot make", "exists"]);
+    let (_directory, other) = nowhere();
+    remuda(&other, &["store", "check"]).refused(66, &["there are no books at"]);
+    assert_eq!(remuda(&other, &["store", "import", name]).out, done.out);
+    remuda(&other, &["store", "import", name]).refused(1, &["is not empty"]);
+    let again = remuda(&other, &["store", "export", "-"]);
+    assert_eq!(again.out, std::fs::read_to_string(&file).unwrap());
+    // It notes when it was.
+    let checked = remuda(&other, &["store", "check"]);
+    assert!(checked.code == 0 && checked.out.ends_with(", 0 wrong\n"), "{checked:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn colour_is_for_those_who_want_it() {
     let site = served().await;
     let estate = &site.estate;
@@ -587,6 +613,7 @@ async fn the_examples_that_ask_a_server_or_nobody_run() {
     let mut found = Vec::new();
     examples(&remuda::cli::command(), &mut found);
     let mut run = 0;
+    let spare = tempfile::tempdir().unwrap();
     // These run until they are ended, or long, or need a sandbox at the address of their example.
     let elsewhere = ["serve", "demo", "bench"];
     for line in found.iter().flat_map(|(_, lines)| lines) {
@@ -600,6 +627,9 @@ async fn the_examples_that_ask_a_server_or_nobody_run() {
                 "github/812" => *word = jobs[0]["id"].as_str().unwrap().into(),
                 "42" if line.contains("--seed") => {}
                 "42" => word.clone_from(&idle),
+                "./state" | "./other" | "books.jsonl" => {
+                    *word = spare.path().join(&*word).display().to_string();
+                }
                 _ => {}
             }
         }

@@ -69,6 +69,19 @@ pub enum StoreError {
         /// Our newest migration.
         known: u32,
     },
+    /// The database is as an older version left it.
+    #[error(
+        "database {place} has schema {schema} and this version works with {known}: \
+         bring it forward with `remuda store migrate`"
+    )]
+    Older {
+        /// The database.
+        place: Arc<str>,
+        /// Its newest migration; 0 if there is nothing in it.
+        schema: u32,
+        /// Our newest migration.
+        known: u32,
+    },
     /// A migration was applied to the database in another form than the one we have.
     #[error(
         "database {place} was made with another migration {migration} than this version's: \

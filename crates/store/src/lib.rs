@@ -24,6 +24,7 @@ pub mod postgres;
 mod row;
 mod sql;
 pub mod sqlite;
+mod transfer;
 mod value;
 mod wire;
 mod write;
@@ -32,6 +33,10 @@ pub use error::StoreError;
 pub use memory::MemoryStore;
 pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;
+pub use transfer::TransferError;
+
+/// The number of the newest migration: the schema that this version works with.
+pub const SCHEMA: u32 = migration::newest(sqlite::MIGRATIONS);
 
 /// Most bytes of bodies that one call hands back; the first delivery comes whatever its size.
 pub const BODY_BYTES_PER_CALL_MAX: usize = 32 * 1024 * 1024;

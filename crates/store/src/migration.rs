@@ -33,7 +33,7 @@ pub(crate) fn applied(
     migrations: &[Migration],
     place: &Arc<str>,
 ) -> Result<usize, StoreError> {
-    let known = migrations.last().map_or(0, |migration| migration.number);
+    let known = newest(migrations);
     if let Some((schema, _)) = found.last().filter(|(number, _)| *number > known) {
         return Err(StoreError::Newer { place: place.clone(), schema: *schema, known });
     }
@@ -43,6 +43,27 @@ pub(crate) fn applied(
         }
     }
     Ok(found.len())
+}
+
+/// The number of the newest.
+pub(crate) const fn newest(migrations: &[Migration]) -> u32 {
+    match migrations.last() {
+        Some(migration) => migration.number,
+        None => 0,
+    }
+}
+
+/// Refuses a database that has had only the first `done` of `migrations`.
+pub(crate) fn up_to_date(
+    done: usize,
+    migrations: &[Migration],
+    place: &Arc<str>,
+) -> Result<(), StoreError> {
+    if done == migrations.len() {
+        return Ok(());
+    }
+    let (schema, known) = (newest(&migrations[..done]), newest(migrations));
+    Err(StoreError::Older { place: place.clone(), schema, known })
 }
 
 #[cfg(test)]

@@ -56,6 +56,11 @@ fn there<T>(column: &str, value: Option<T>) -> Read<T> {
     value.ok_or_else(|| Misread::new(column, "it is empty"))
 }
 
+/// A text as it is.
+pub(crate) fn word(row: &dyn Cells, column: &str) -> Read<String> {
+    text(row, column, |text| Ok::<_, Unreadable>(text.to_owned()))
+}
+
 fn int(row: &dyn Cells, column: &str) -> Read<i64> {
     there(column, row.int(column)?)
 }
@@ -100,7 +105,7 @@ fn optional_text<T, E: Into<Unreadable>>(
 }
 
 /// Reads a word of a closed set.
-fn word<T: Copy, const N: usize>(
+fn one_of<T: Copy, const N: usize>(
     all: [T; N],
     word_of: fn(T) -> &'static str,
 ) -> impl FnOnce(&str) -> Result<T, Unreadable> {
@@ -116,7 +121,7 @@ fn plain(row: &dyn Cells, column: &str) -> Read<Arc<str>> {
 }
 
 fn namespace(text: &str) -> Result<Namespace, Unreadable> {
-    word([Namespace::Rest], namespace_word)(text)
+    one_of([Namespace::Rest], namespace_word)(text)
 }
 
 /// A job's key in the columns `forge`, `namespace` and `native`.
@@ -149,7 +154,7 @@ pub(crate) fn delivery(row: &dyn Cells) -> Read<(u64, Delivery)> {
 /// As [`delivery`], with the decoder's error.
 pub(crate) fn undecodable(row: &dyn Cells) -> Read<(u64, Delivery, String)> {
     let (sequence, delivery) = delivery(row)?;
-    Ok((sequence, delivery, text(row, "error", |error| Ok::<_, Unreadable>(error.to_owned()))?))
+    Ok((sequence, delivery, word(row, "error")?))
 }
 
 pub(crate) fn tenant(row: &dyn Cells) -> Read<Met> {
@@ -179,7 +184,7 @@ pub(crate) fn job(row: &dyn Cells) -> Read<Job> {
         trust: text(
             row,
             "trust",
-            word([Trust::Unknown, Trust::Untrusted, Trust::Trusted], trust_word),
+            one_of([Trust::Unknown, Trust::Untrusted, Trust::Trusted], trust_word),
         )?,
         title: Title {
             job: plain(row, "title_job")?,
@@ -202,9 +207,9 @@ pub(crate) fn attempt(row: &dyn Cells) -> Read<Attempt> {
     };
     Ok(Attempt {
         number: small(row, "number")?,
-        state: text(row, "state", word(JobState::ALL, JobState::as_str))?,
+        state: text(row, "state", one_of(JobState::ALL, JobState::as_str))?,
         runner,
-        conclusion: optional_text(row, "conclusion", word(Conclusion::ALL, Conclusion::as_str))?,
+        conclusion: optional_text(row, "conclusion", one_of(Conclusion::ALL, Conclusion::as_str))?,
         queued_at: at(row, "queued_at")?,
         started_at: optional_at(row, "started_at")?,
         completed_at: optional_at(row, "completed_at")?,
@@ -238,12 +243,12 @@ pub(crate) fn runner(row: &dyn Cells) -> Read<Runner> {
         group: optional_text(row, "runner_group", str::parse)?,
         labels: text(row, "labels", wire::labels)?,
         instance: InstanceId(id(row, "instance")?),
-        state: text(row, "state", word(RunnerState::ALL, RunnerState::as_str))?,
+        state: text(row, "state", one_of(RunnerState::ALL, RunnerState::as_str))?,
         since,
         registration: registration(row)?,
         job: optional_job_key(row)?,
         job_ended_at: optional_at(row, "job_ended_at")?,
-        outcome: optional_text(row, "outcome", word(Outcome::ALL, Outcome::as_str))?,
+        outcome: optional_text(row, "outcome", one_of(Outcome::ALL, Outcome::as_str))?,
         hold: hold(row)?,
     })
 }
@@ -292,7 +297,7 @@ pub(crate) fn instance(row: &dyn Cells) -> Read<Instance> {
         needs: text(row, "needs", wire::needs)?,
         node: optional_text(row, "node", str::parse)?,
         epoch: id(row, "epoch")?,
-        state: text(row, "state", word(InstanceState::ALL, InstanceState::as_str))?,
+        state: text(row, "state", one_of(InstanceState::ALL, InstanceState::as_str))?,
         created_at: at(row, "created_at")?,
         launch,
         exit,

@@ -9,7 +9,7 @@ use remuda_core::Timestamp;
 use crate::wire::Unreadable;
 
 /// A statement of [`crate::sql`] and its parameters, in their order.
-pub(crate) type Statement<'a> = (&'static str, Vec<Value<'a>>);
+pub(crate) type Statement<'a> = (&'a str, Vec<Value<'a>>);
 
 /// A parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +18,17 @@ pub(crate) enum Value<'a> {
     Int(i64),
     Text(Cow<'a, str>),
     Bytes(Cow<'a, [u8]>),
+}
+
+impl Value<'_> {
+    /// How much room it takes, roughly.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Null | Self::Int(_) => size_of::<i64>(),
+            Self::Text(text) => text.len(),
+            Self::Bytes(bytes) => bytes.len(),
+        }
+    }
 }
 
 impl From<i64> for Value<'_> {

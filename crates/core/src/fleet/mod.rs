@@ -77,11 +77,14 @@ impl fmt::Write for Fnv {
 pub struct Server {
     /// Where webhooks and requests are accepted; port 0 takes any free one.
     pub listen: SocketAddr,
+    /// Where the URL of the `PostgreSQL` database is that holds the books; without it they are in
+    /// `SQLite`, in the state directory.
+    pub database: Option<SecretRef>,
 }
 
 impl Default for Server {
     fn default() -> Self {
-        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)) }
+        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)), database: None }
     }
 }
 

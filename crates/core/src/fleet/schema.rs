@@ -94,14 +94,24 @@ pub(super) static ROOT: Section = Section {
 pub(super) static SERVER: Section = Section {
     path: "server",
     about: "The control plane itself.",
-    keys: &[key(
-        "listen",
-        "an IP address and port",
-        "\"127.0.0.1:8080\"",
-        Means("\"127.0.0.1:8080\""),
-        "Where webhooks and requests are accepted; port 0 takes any free one.",
-        &["bind", "address", "port"],
-    )],
+    keys: &[
+        key(
+            "listen",
+            "an IP address and port",
+            "\"127.0.0.1:8080\"",
+            Means("\"127.0.0.1:8080\""),
+            "Where webhooks and requests are accepted; port 0 takes any free one.",
+            &["bind", "address", "port"],
+        ),
+        key(
+            "database",
+            SECRET,
+            "\"env:REMUDA_DATABASE_URL\"",
+            Without("SQLite in the state directory"),
+            "Where the URL of a PostgreSQL database is, for several replicas.",
+            &["db", "database_url", "postgres", "postgresql", "dsn"],
+        ),
+    ],
 };
 
 pub(super) static FORGE: Section = Section {

@@ -27,12 +27,18 @@ pub(super) type Declared<'a> = BTreeMap<&'static str, BTreeSet<&'a str>>;
 pub(super) fn server(r: &mut Reader, item: Item<'_>) -> Option<Server> {
     r.enter("server");
     let table = r.table(&SERVER, item)?;
-    let Some(listen) = table.get("listen") else { return Some(Server::default()) };
-    let listen = r.parsed(listen, |text| {
-        let address = text.parse::<SocketAddr>();
-        address.map_err(|_| format!("{} is not an IP address and port", quote(text)))
-    })?;
-    Some(Server { listen })
+    let listen = match table.get("listen") {
+        None => Some(Server::default().listen),
+        Some(listen) => r.parsed(listen, |text| {
+            let address = text.parse::<SocketAddr>();
+            address.map_err(|_| format!("{} is not an IP address and port", quote(text)))
+        }),
+    };
+    let database = table.get("database").map(|database| r.secret(database));
+    if database == Some(None) {
+        return None;
+    }
+    Some(Server { listen: listen?, database: database.flatten() })
 }
 
 pub(super) fn forge(r: &mut Reader, named: Named<'_>) -> Option<Forge> {

@@ -156,7 +156,8 @@ fn fleet_file(file: &Path, starts: bool) -> Vec<Finding> {
 
 /// Every secret a fleet names, with whose it is.
 fn secrets(fleet: &Fleet) -> Vec<(String, &SecretRef)> {
-    let mut all = Vec::new();
+    let database = fleet.server.database.iter();
+    let mut all: Vec<_> = database.map(|secret| ("database".to_owned(), secret)).collect();
     for forge in fleet.forges.values() {
         let owner = format!("forge {}", forge.name);
         all.extend(forge.token.iter().map(|secret| (owner.clone(), secret)));

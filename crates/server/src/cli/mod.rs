@@ -12,6 +12,7 @@ mod sandbox;
 mod serve;
 mod simulate;
 mod stage;
+mod store;
 mod table;
 mod validate;
 
@@ -55,6 +56,7 @@ enum Verb {
     Drain(order::Drain),
     Resume(order::Resume),
     Doctor(doctor::Doctor),
+    Store(store::Store),
     Version(about::Version),
     Completions(about::Completions),
     #[command(name = SHIM, hide = true, disable_help_flag = true)]
@@ -148,6 +150,7 @@ fn run(verb: Verb) -> anyhow::Result<Exit> {
         Verb::Drain(drain) => drain.run(),
         Verb::Resume(resume) => resume.run(),
         Verb::Doctor(doctor) => doctor.run(),
+        Verb::Store(store) => store.run(),
         Verb::Version(version) => version.run(),
         Verb::Completions(completions) => completions.run(),
         Verb::Shim { .. } => unreachable!("the shim was run before"),

@@ -137,6 +137,14 @@ impl Session<'_> {
         self.client().query_raw(statement, values).await?.try_collect().await
     }
 
+    /// Rows one by one, as they are asked for.
+    pub(super) async fn stream(
+        &self,
+        statement: &Statement,
+    ) -> Result<tokio_postgres::RowStream, tokio_postgres::Error> {
+        self.client().query_raw(statement, Vec::<i64>::new()).await
+    }
+
     /// As [`Self::query`], in our terms.
     pub(super) async fn rows<T>(
         &self,

@@ -6,6 +6,7 @@ use remuda_core::Timestamp;
 use super::link::{Link, Session};
 use super::sql as own;
 use crate::migration::{Migration, applied};
+use crate::row::word;
 use crate::value::{Cells, Misread, values};
 use crate::{StoreError, sql};
 
@@ -38,10 +39,6 @@ pub(super) async fn check(
     }
     let found = session.rows(sql::MIGRATIONS, Vec::new(), step).await?;
     applied(&found, migrations, &link.place.name())
-}
-
-fn word(row: &dyn Cells, column: &str) -> Result<String, Misread> {
-    Ok(row.text(column)?.unwrap_or_default().into_owned())
 }
 
 fn step(row: &dyn Cells) -> Result<(u32, String), Misread> {

@@ -17,6 +17,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use crate::clock::Clock;
+use crate::migration::up_to_date;
 use crate::value::values;
 use crate::write::job_values;
 use crate::{
@@ -33,6 +34,7 @@ mod migrate;
 mod news;
 mod sql;
 mod tls;
+mod transfer;
 mod value;
 
 use address::Address;
@@ -54,6 +56,8 @@ pub struct Settings {
     pub pause_timeout: Duration,
     /// How long a whole call may take.
     pub call_timeout: Duration,
+    /// Whether a database of an older version is brought forward, or refused.
+    pub migrate: bool,
     /// How long what is no longer needed stays.
     pub retention: Retention,
     /// What tells the time in place of the database.
@@ -68,6 +72,7 @@ impl Default for Settings {
             statement_timeout: Duration::from_secs(10),
             pause_timeout: Duration::from_secs(5),
             call_timeout: Duration::from_secs(30),
+            migrate: true,
             retention: Retention::default(),
             clock: None,
         }
@@ -100,7 +105,14 @@ impl PostgresStore {
     pub async fn open(url: &SecretString, settings: Settings) -> Result<Self, StoreError> {
         let link = Arc::new(Link::new(Address::read(url)?, settings)?);
         let clock = link.settings.clock.clone().unwrap_or_default();
-        link.bounded(migrate::run(&link, MIGRATIONS, clock.now())).await?;
+        if link.settings.migrate {
+            link.bounded(migrate::run(&link, MIGRATIONS, clock.now())).await?;
+        } else {
+            let session = link.session().await?;
+            let done = link.bounded(migrate::check(&link, &session, MIGRATIONS)).await?;
+            up_to_date(done, MIGRATIONS, &link.place.name())?;
+            session.keep();
+        }
         let name = installation::draw();
         link.rows(common::BEGIN_BOOKS, values![name.as_str()], |_| Ok(())).await?;
         let (handed, queue) = intake::queue();

@@ -12,6 +12,7 @@ use remuda_core::{Batch, Change, Delivery, Event, WaitChange};
 use rusqlite::{Connection, OpenFlags};
 
 use crate::clock::Clock;
+use crate::migration::up_to_date;
 use crate::{
     Accepted, Books, Decoded, Leader, Lease, Retention, Store, StoreError, installation,
     sql as common,
@@ -21,6 +22,7 @@ mod migrate;
 mod prune;
 mod read;
 mod sql;
+mod transfer;
 mod work;
 mod write;
 
@@ -48,6 +50,8 @@ pub struct Settings {
     pub busy_timeout: Duration,
     /// Most pages (of 8 KiB) that the file may have; none means as many as the disk holds.
     pub pages_max: Option<u32>,
+    /// Whether a database of an older version is brought forward, or refused.
+    pub migrate: bool,
     /// How long what is no longer needed stays.
     pub retention: Retention,
     /// What leases and retention go by.
@@ -59,6 +63,7 @@ impl Default for Settings {
         Self {
             busy_timeout: Duration::from_secs(2),
             pages_max: None,
+            migrate: true,
             retention: Retention::default(),
             clock: Clock::system(),
         }
@@ -80,7 +85,10 @@ impl SqliteStore {
         let place = Place::of(path);
         create(path).map_err(|error| place.unopened(error))?;
         let write = connect(path, &place, &settings)?;
-        migrate::check(&write, &place, MIGRATIONS)?;
+        let done = migrate::check(&write, &place, MIGRATIONS)?;
+        if !settings.migrate {
+            up_to_date(done, MIGRATIONS, &place.name())?;
+        }
         prepare_writer(&write, &settings).map_err(|error| place.error(error))?;
         migrate::run(&write, &place, MIGRATIONS, settings.clock.now())?;
         begin_books(&write, &place)?;

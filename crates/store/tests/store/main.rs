@@ -17,6 +17,8 @@ mod real;
 #[cfg(test)]
 mod schema;
 #[cfg(test)]
+mod transfer;
+#[cfg(test)]
 mod trouble;
 #[cfg(test)]
 mod trouble_postgres;
