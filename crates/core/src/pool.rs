@@ -35,10 +35,57 @@ pub struct Pool {
     pub min_idle: u32,
     /// Most instances at any time.
     pub max: u32,
+    /// How many jobs wait for each other before a runner is made.
+    pub gather: Gather,
     /// How long each phase may take.
     pub limits: Limits,
     /// Which jobs it serves.
     pub audience: Audience,
+}
+
+/// How many jobs a pool waits for before it makes runners for them, and for how long at most. A runner that
+/// is there already serves a job at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gather {
+    /// So many jobs of one kind are served at once.
+    pub jobs: u32,
+    /// Fewer are served once the oldest has waited this long.
+    pub wait: Duration,
+}
+
+impl Default for Gather {
+    fn default() -> Self {
+        Self { jobs: 1, wait: Duration::ZERO }
+    }
+}
+
+/// A word for how eagerly a pool grows and shrinks. The figures are Embeddenator's thresholds and
+/// cool-downs; there, too few jobs wait for ever, here for no longer than the cool-down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Grows for many jobs, and keeps what it has for long.
+    Lazy,
+    /// In between.
+    Balanced,
+    /// Grows for every job, and lets go soon.
+    Aggressive,
+}
+
+impl Mode {
+    /// When runners are made for waiting jobs.
+    pub const fn gather(self) -> Gather {
+        let (jobs, wait) = match self {
+            Self::Lazy => (5, 120),
+            Self::Balanced => (2, 60),
+            Self::Aggressive => (1, 30),
+        };
+        Gather { jobs, wait: Duration::from_secs(wait) }
+    }
+
+    /// How long a runner may idle beyond `min_idle`, unless the pool says so itself.
+    pub const fn idle(self) -> Duration {
+        self.gather().wait
+    }
 }
 
 /// Which jobs a pool serves.

@@ -160,6 +160,15 @@ pub enum Reason {
         /// Since when.
         since: Timestamp,
     },
+    /// The pool waits for more jobs of its kind before it makes runners for them.
+    Gathering {
+        /// The pool.
+        pool: PoolName,
+        /// How many it waits for.
+        jobs: u32,
+        /// When it waits no longer.
+        until: Timestamp,
+    },
     /// Nobody has yet found out whether its code may meet the pool's runners.
     TrustUnknown(PoolName),
     /// Its code may not meet the pool's runners.
@@ -205,6 +214,9 @@ impl fmt::Display for Reason {
             Self::Drained { what, who, why, since: _ } => {
                 write!(f, "{what} is drained by {who}: {why}")
             }
+            Self::Gathering { pool, jobs, until: _ } => {
+                write!(f, "pool {pool} waits for {jobs} jobs of a kind, or for a while")
+            }
             Self::TrustUnknown(pool) => {
                 write!(f, "pool {pool} is for trusted jobs and this one is not yet judged")
             }
@@ -232,6 +244,7 @@ impl Reason {
             Self::Proving { .. } => "proving",
             Self::Quarantined { .. } => "quarantined",
             Self::Drained { .. } => "drained",
+            Self::Gathering { .. } => "gathering",
             Self::TrustUnknown(_) => "trust_unknown",
             Self::NotTrusted(_) => "not_trusted",
             Self::RunnerStarting(_) => "runner_starting",
@@ -251,7 +264,9 @@ impl Reason {
     /// When it is tried again or ends by itself, where that is known.
     pub fn until(&self) -> Option<Timestamp> {
         match self {
-            Self::BackingOff { until, .. } | Self::Quarantined { until, .. } => Some(*until),
+            Self::BackingOff { until, .. }
+            | Self::Quarantined { until, .. }
+            | Self::Gathering { until, .. } => Some(*until),
             Self::HeldByForge
             | Self::NoPoolHasLabels { .. }
             | Self::PoolFull(_)
@@ -281,6 +296,7 @@ impl Reason {
             | Self::NoNodeHasRoom(_)
             | Self::TenantAtCap { .. }
             | Self::BackingOff { .. }
+            | Self::Gathering { .. }
             | Self::Proving { .. }
             | Self::TrustUnknown(_)
             | Self::NotTrusted(_)

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::actions::unseen;
 use crate::health::{failures_of, forgotten};
 use crate::job::JobKey;
+use crate::observation::Subject;
 use crate::observe::doubted;
 use crate::pool::Limits;
 use crate::reason::DrainKey;
@@ -67,7 +68,7 @@ fn step<'a>(
     loop {
         let before = runner.state;
         match before {
-            RunnerState::Pending => pending(&mut runner, &instance, now),
+            RunnerState::Pending => pending(world, &mut runner, &instance),
             RunnerState::Starting | RunnerState::Idle => {
                 waiting(&mut runner, &instance, &limits, now);
             }
@@ -88,8 +89,12 @@ fn step<'a>(
     }
 }
 
-fn pending(runner: &mut Cow<'_, Runner>, instance: &Instance, now: Timestamp) {
+fn pending(world: &Snapshot, runner: &mut Cow<'_, Runner>, instance: &Instance) {
+    let now = world.now;
     match instance.state {
+        InstanceState::Launching if is_missing(world, instance) => {
+            runner.to_mut().enter(RunnerState::Draining, Some(Outcome::LaunchLost), now);
+        }
         InstanceState::Planned | InstanceState::Launching => {}
         InstanceState::Live => runner.to_mut().enter(RunnerState::Starting, None, now),
         InstanceState::Exited => {
@@ -99,6 +104,14 @@ fn pending(runner: &mut Cow<'_, Runner>, instance: &Instance, now: Timestamp) {
             runner.to_mut().enter(RunnerState::Draining, Some(Outcome::LaunchLost), now);
         }
     }
+}
+
+/// True if two listings, far enough apart, have lacked what a launch without an answer may have made.
+fn is_missing(world: &Snapshot, instance: &Instance) -> bool {
+    let patience = world.fleet.providers.get(&instance.provider).map(|p| p.absent);
+    let listed = world.looked(&Subject::Instances(instance.provider.clone())).asked_at;
+    let missed = instance.missing_since.zip(patience);
+    missed.is_some_and(|(since, patience)| listed >= Some(since + patience))
 }
 
 fn waiting(runner: &mut Cow<'_, Runner>, instance: &Instance, limits: &Limits, now: Timestamp) {

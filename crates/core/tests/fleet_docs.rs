@@ -129,6 +129,29 @@ fn every_default_is_what_an_absent_key_means() {
 }
 
 #[test]
+fn a_mode_sets_what_is_not_said_and_gives_way_to_what_is() {
+    let pool = |mode: &str, limits: &str| {
+        let text = format!("{mode}limits = {{ {limits} }}");
+        let text = [
+            "[forge.github]\ntoken = \"env:T\"\n[provider.local]\nkind = \"process\"\n",
+            "[image.runner]\ncommand = [\"x\"]\n[pool.small]\nlabels = [\"a\"]\n",
+            "provider = \"local\"\nimage = \"runner\"\nmax = 1\n",
+            &text,
+        ];
+        let fleet = parse(&[Source { name: "fleet.toml", text: &text.concat() }]).unwrap();
+        let pool = fleet.pools.values().next().unwrap();
+        (pool.gather.jobs, pool.gather.wait.as_secs(), pool.limits.idle.as_secs(), pool.min_idle)
+    };
+    for (word, (jobs, wait)) in [("lazy", (5, 120)), ("balanced", (2, 60)), ("aggressive", (1, 30))]
+    {
+        let mode = format!("mode = \"{word}\"\n");
+        assert_eq!(pool(&mode, ""), (jobs, wait, wait, 0), "{word}");
+        assert_eq!(pool(&mode, "idle = \"7s\""), (jobs, wait, 7, 0), "{word}");
+    }
+    assert_eq!(pool("", ""), (1, 0, 300, 0));
+}
+
+#[test]
 fn every_required_key_is_missed() {
     for section in SCHEMA.iter().filter(|section| !section.path.is_empty()) {
         for key in section.keys.iter().filter(|key| key.absent == Absent::Required) {

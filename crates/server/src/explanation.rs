@@ -178,6 +178,7 @@ fn named_pool(reason: &Reason) -> Option<&PoolName> {
         | Reason::BackingOff { what: BackoffKey::Pool(pool), .. }
         | Reason::Proving { what: BackoffKey::Pool(pool) }
         | Reason::Quarantined { what: BackoffKey::Pool(pool), .. }
+        | Reason::Gathering { pool, .. }
         | Reason::Drained { what: DrainKey::Pool(pool), .. } => Some(pool),
         Reason::BackingOff { .. }
         | Reason::Proving { .. }

@@ -12,7 +12,7 @@ use remuda_core::name::{
     ForgeName, GroupName, ImageName, Login, PoolName, ProviderName, RunnerName,
 };
 use remuda_core::observation::{Condition, InstanceSeen};
-use remuda_core::pool::{Audience, Limits, Pool};
+use remuda_core::pool::{Audience, Gather, Limits, Pool};
 use remuda_core::runner::InstanceId;
 use remuda_core::tenant::{OwnerKind, Repository, Scope, Tenant, TenantKey};
 
@@ -198,6 +198,7 @@ fn pool(
         needs: Arc::new(BTreeMap::new()),
         min_idle,
         max,
+        gather: Gather::default(),
         limits: Limits {
             job: (name == "rvv").then_some(JOB_LIMIT),
             lifetime: if min_idle > 0 { LIFETIME } else { Limits::default().lifetime },

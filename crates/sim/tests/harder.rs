@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use remuda_core::fleet::Polls;
+use remuda_core::fleet::{Grace, Polls, Quarantine};
 use remuda_core::pool::Limits;
 use remuda_sim::Hardship;
 
@@ -67,7 +67,7 @@ fn constants() -> Vec<(String, Duration)> {
 fn the_hardest_world_is_harder_than_every_constant_of_the_core() {
     let constants = constants();
     let names: Vec<&str> = constants.iter().map(|(name, _)| name.as_str()).collect();
-    for known in ["CALL_LOST", "STRAY_GRACE", "EXPIRY", "ENDED_KEPT"] {
+    for known in ["CALL_LOST", "BACKOFF_LONGEST", "EXPIRY", "ENDED_KEPT"] {
         assert!(names.contains(&known), "{known} was not found among {names:?}");
     }
     for (name, span) in &constants {
@@ -85,8 +85,12 @@ fn the_hardest_world_is_harder_than_every_default_of_the_fleet() {
     let Polls { starting, runners, jobs, job, .. } = Polls::default();
     let Limits { boot, idle, lifetime, finish, job: none, .. } = Limits::default();
     assert_eq!(none, None, "the simulator's own pool declares a job's limit");
-    for span in [starting, runners, jobs, job, boot, idle, finish] {
+    let Grace { stray, registration, unexplained, destroy } = Grace::default();
+    let graces = [stray, registration, unexplained, destroy];
+    for span in graces.into_iter().chain([starting, runners, jobs, job, boot, idle, finish]) {
         assert!(span < Hardship::LONGEST_PAUSE, "{span:?}");
     }
-    assert!(lifetime < Hardship::LONGEST_DELAY, "{lifetime:?}");
+    for span in [lifetime, Quarantine::default().longest] {
+        assert!(span < Hardship::LONGEST_DELAY, "{span:?}");
+    }
 }

@@ -254,6 +254,7 @@ enum ReasonWire {
     BackingOff { what: BackoffWire, until: i64, because: String },
     Proving { what: BackoffWire },
     Quarantined { what: BackoffWire, since: i64, until: i64, because: String },
+    Gathering { pool: String, jobs: u32, until: i64 },
     Drained { what: DrainWire, who: String, why: String, since: i64 },
     TrustUnknown { pool: String },
     NotTrusted { pool: String },
@@ -290,6 +291,9 @@ impl From<&Reason> for ReasonWire {
                 until: until.as_millis(),
                 because: because.to_string(),
             },
+            Reason::Gathering { pool, jobs, until } => {
+                Self::Gathering { pool: pool.to_string(), jobs: *jobs, until: until.as_millis() }
+            }
             Reason::Drained { what, who, why, since } => Self::Drained {
                 what: what.into(),
                 who: who.to_string(),
@@ -335,6 +339,11 @@ impl ReasonWire {
                 since: Timestamp::from_millis(since),
                 until: Timestamp::from_millis(until),
                 because: because.into(),
+            },
+            Self::Gathering { pool, jobs, until } => Reason::Gathering {
+                pool: PoolName::new(&pool)?,
+                jobs,
+                until: Timestamp::from_millis(until),
             },
             Self::Drained { what, who, why, since } => Reason::Drained {
                 what: what.read()?,

@@ -87,6 +87,12 @@ pub const CODES: &[Code] = &[
         "`remuda resume`.",
     ),
     job(
+        "gathering",
+        Nobody,
+        "The pool's mode lets it wait for more jobs of the kind before it makes runners for them.",
+        "More jobs come, or the time shown does.",
+    ),
+    job(
         "trust_unknown",
         Nobody,
         "The pool is for trusted jobs, and whether this one is has not been judged yet.",

@@ -13,8 +13,6 @@ pub struct Grace {
     pub stray: Duration,
     /// How far a forge's listing of registrations may lag behind its own answers.
     pub registration: Duration,
-    /// A listing that lacks everything a provider should have, until it is believed.
-    pub blank: Duration,
     /// Between two questions about a runner that is busy with a job nobody told of.
     pub unexplained: Duration,
     /// A destroyed instance that is still listed, until it is destroyed again.
@@ -26,7 +24,6 @@ impl Default for Grace {
         Self {
             stray: Duration::from_mins(2),
             registration: Duration::from_mins(1),
-            blank: Duration::from_mins(5),
             unexplained: Duration::from_mins(2),
             destroy: Duration::from_secs(15),
         }
@@ -69,14 +66,6 @@ pub(super) static GRACE: Section = Section {
             Means("\"1m\""),
             "How far the forge's listing of runners may lag behind its own answers.",
             &["lag"],
-        ),
-        key(
-            "blank",
-            GRACE_SPAN,
-            "\"5m\"",
-            Means("\"5m\""),
-            "A listing that lacks everything a provider should have, until it is believed.",
-            &["empty"],
         ),
         key(
             "unexplained",
@@ -128,13 +117,11 @@ pub(super) fn grace(r: &mut Reader, item: Item<'_>) -> Option<Grace> {
     let mut span = |key, absent| r.span_or(&table, key, bounds, absent);
     let (stray, registration) =
         (span("stray", default.stray), span("registration", default.registration));
-    let (blank, unexplained) =
-        (span("blank", default.blank), span("unexplained", default.unexplained));
-    let destroy = span("destroy", default.destroy);
+    let (unexplained, destroy) =
+        (span("unexplained", default.unexplained), span("destroy", default.destroy));
     Some(Grace {
         stray: stray?,
         registration: registration?,
-        blank: blank?,
         unexplained: unexplained?,
         destroy: destroy?,
     })

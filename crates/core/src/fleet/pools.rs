@@ -11,7 +11,7 @@ use super::value::quote;
 use super::{Fleet, ProviderKind};
 use crate::label::{LABELS_MAX, Label, LabelError, LabelSet};
 use crate::name::{ForgeName, GroupName, ImageName, PoolName, ProviderName, Resource};
-use crate::pool::{Audience, Limits, Needs, Pool};
+use crate::pool::{Audience, Gather, Limits, Mode, Needs, Pool};
 use crate::tenant::Scope;
 
 /// A pool as far as it could be read, and where its keys stand.
@@ -47,7 +47,8 @@ pub(super) fn pool<'a>(
     let needs = table.get("needs").map_or(Some(BTreeMap::new()), |field| amounts(r, field));
     let max = r.required(&table, "max").and_then(|_| r.count_or(&table, "max", 1, 1));
     let min_idle = r.count_or(&table, "min_idle", 0, 0);
-    let limits = limits(r, &table);
+    let mode = table.get("mode").map(|field| mode(r, field));
+    let limits = limits(r, &table, mode.flatten());
     let listed = scopes.clone();
     let pool = || -> Option<Pool> {
         Some(Pool {
@@ -64,6 +65,10 @@ pub(super) fn pool<'a>(
             needs: Needs::from(Arc::new(needs?)),
             min_idle: min_idle?,
             max: max?,
+            gather: match mode {
+                Some(mode) => mode?.gather(),
+                None => Gather::default(),
+            },
             limits: limits?,
             audience: Audience::Anyone,
         })
@@ -97,8 +102,18 @@ fn labels(r: &mut Reader, field: Field<'_>) -> Option<LabelSet> {
     LabelSet::parse(labels.iter().map(Label::as_str)).ok()
 }
 
-fn limits(r: &mut Reader, table: &Table<'_>) -> Option<Limits> {
-    let default = Limits::default();
+fn mode(r: &mut Reader, field: Field<'_>) -> Option<Mode> {
+    let word = r.word(field, &["lazy", "balanced", "aggressive"])?;
+    Some(match word {
+        "lazy" => Mode::Lazy,
+        "balanced" => Mode::Balanced,
+        _ => Mode::Aggressive,
+    })
+}
+
+fn limits(r: &mut Reader, table: &Table<'_>, mode: Option<Mode>) -> Option<Limits> {
+    let mut default = Limits::default();
+    default.idle = mode.map_or(default.idle, Mode::idle);
     let Some(field) = table.get("limits") else { return Some(default) };
     let table = r.table(&LIMITS, field.item)?;
     let boot = r.duration_or(&table, "boot", default.boot);

@@ -502,6 +502,14 @@ pub(super) static POOL: Section = Section {
             "Idle runners to keep in every listed scope.",
             &["min", "min_runners", "warm", "idle", "minimum"],
         ),
+        key(
+            "mode",
+            "`\"lazy\"`, `\"balanced\"` or `\"aggressive\"`",
+            "\"lazy\"",
+            Without("every job gets its runner at once"),
+            "How eagerly it grows and shrinks.",
+            &["scaling", "scaling_mode"],
+        ),
         part("limits", Without("its defaults"), "How long each phase may take.", &["timeouts"]),
     ],
 };

@@ -277,8 +277,6 @@ pub(super) fn answered(world: &Snapshot, launch: Option<LaunchCall>) -> LaunchCa
 /// the answer says nothing, and a single surprise is not believed.
 fn absent(world: &Snapshot, old: &Instance, asked_at: Timestamp, blank: bool) -> Option<Change> {
     let patience = world.fleet.providers.get(&old.provider).map_or(Duration::ZERO, |p| p.absent);
-    let alone = blank && !is_lost_to_forge(world, old);
-    let patience = if alone { patience.max(world.fleet.grace.blank) } else { patience };
     let launch = old.launch?;
     let mut row = old.clone();
     match old.state {
@@ -290,7 +288,11 @@ fn absent(world: &Snapshot, old: &Instance, asked_at: Timestamp, blank: bool) ->
             }
             let since = old.missing_since.unwrap_or(asked_at);
             let destroyed = old.destroyed_at.is_some_and(|at| asked_at > at);
-            if destroyed || asked_at >= since + patience && old.missing_since.is_some() {
+            let lasted = asked_at >= since + patience && old.missing_since.is_some();
+            // A launch that was never answered may have made something all the same: only a destruction
+            // proves that it has not.
+            let answered = old.state > InstanceState::Launching;
+            if destroyed || lasted && answered && !blank {
                 row.enter(InstanceState::Gone, world.now);
             }
             row.missing_since = Some(since);
@@ -300,7 +302,8 @@ fn absent(world: &Snapshot, old: &Instance, asked_at: Timestamp, blank: bool) ->
 }
 
 /// True if a listing lacks everything that it should show: more likely a provider's error than the end
-/// of everything at once.
+/// of everything at once. It need never be believed, because what really ended has another way out: the
+/// boot limit, the forge's listing, the forge's word on the job, and in the end a destruction that succeeds.
 fn is_blank(
     world: &Snapshot,
     provider: &ProviderName,
@@ -318,15 +321,6 @@ fn is_blank(
         })
         .peekable();
     expected.peek().is_some() && expected.all(|row| !listed.contains(&row.id))
-}
-
-/// True if the forge no longer has the runner of an instance connected: a second witness.
-fn is_lost_to_forge(world: &Snapshot, instance: &Instance) -> bool {
-    let runner = instance.runner().and_then(|id| world.runner(id));
-    runner.is_some_and(|runner| {
-        runner.state == RunnerState::Idle
-            && world.looked(&Subject::Runner(runner.id)).failed_at.is_some()
-    })
 }
 
 fn orphan(

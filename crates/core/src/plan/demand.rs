@@ -11,7 +11,7 @@ use super::turns::{Account, Place, Turns};
 use crate::job::{JobKey, JobState};
 use crate::label::{Label, Wanted};
 use crate::name::{ForgeName, PoolName};
-use crate::pool::Pool;
+use crate::pool::{Gather, Pool};
 use crate::reason::{BackoffKey, Reason, Wait};
 use crate::runner::{
     Instance, InstanceId, InstanceState, Outcome, Purpose, Registration, Runner, RunnerId,
@@ -39,6 +39,9 @@ struct Line<'a> {
     /// Pools that could serve it, the fewest needless labels first.
     pools: Vec<&'a Pool>,
     jobs: btree_set::Iter<'a, (Timestamp, JobKey)>,
+    /// The first job that no runner could be counted on for: how many wait from there on, and since when
+    /// it does.
+    short: Option<(usize, Timestamp)>,
     /// The first runners of those pools, as of when they were noted: others may have taken them since.
     fronts: BinaryHeap<Reverse<(Ready, usize)>>,
 }
@@ -113,7 +116,7 @@ impl<'a> Planner<'a> {
             let Some(queue) = queues.get_mut(&account) else { continue };
             let Some(Reverse(((_, job), index))) = queue.pop() else { continue };
             let line = &mut lines[index];
-            match self.serve_one(line) {
+            match self.serve_one(line, job) {
                 Ok(reason) => {
                     self.wait(job, Arc::new([reason]));
                     queue.extend(line.jobs.next().map(|head| Reverse((head, index))));
@@ -141,7 +144,8 @@ impl<'a> Planner<'a> {
                 of_kind.front().filter(|_| fit).map(|ready| Reverse((*ready, index)))
             });
             let fronts = fronts.collect();
-            lines.push(Line { class, account, pools, jobs: jobs.iter(), fronts });
+            let jobs = jobs.iter();
+            lines.push(Line { class, account, pools, jobs, short: None, fronts });
         }
         lines
     }
@@ -161,7 +165,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Finds a runner for the next job of a line, or makes one, or says everything that forbids it.
-    fn serve_one(&mut self, line: &mut Line<'a>) -> Result<Reason, Vec<Reason>> {
+    fn serve_one(&mut self, line: &mut Line<'a>, job: &JobKey) -> Result<Reason, Vec<Reason>> {
         let Class { tenant, scope, wanted, trust } = line.class;
         if let Some(id) = self.count_on(line) {
             let idle = self.world.runner(id).is_some_and(|r| r.state == RunnerState::Idle);
@@ -173,8 +177,12 @@ impl<'a> Planner<'a> {
             return Err(vec![Reason::NoPoolHasLabels { wanted: wanted.clone(), nearest }]);
         }
         let at_cap = self.turns.capped(line.account);
+        let waiting = line.jobs.len() + 1;
+        let accepted_at = self.world.job(job).map_or(self.world.now, |job| job.accepted_at);
+        let short = *line.short.get_or_insert((waiting, accepted_at));
         for pool in &line.pools {
             let mut found = self.room.obstacles(pool, scope);
+            found.extend(gathering(pool, short, self.world.now));
             found.extend(unfit(pool, *trust));
             if found.is_empty() && at_cap.is_none() {
                 self.turns.turn(line.account);
@@ -318,6 +326,14 @@ impl<'a> Planner<'a> {
             self.plan.changes.push(Change::Runner(Box::new(runner)));
         }
     }
+}
+
+/// What a pool that waits for company for its jobs has against those that are there.
+fn gathering(pool: &Pool, (waiting, since): (usize, Timestamp), now: Timestamp) -> Option<Reason> {
+    let Gather { jobs, wait } = pool.gather;
+    let until = since + wait;
+    let few = u32::try_from(waiting).is_ok_and(|waiting| waiting < jobs) && now < until;
+    few.then(|| Reason::Gathering { pool: pool.name.clone(), jobs, until })
 }
 
 /// Pools by the labels they offer, so that a class finds its pools without trying all of them.

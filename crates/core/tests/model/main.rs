@@ -10,6 +10,8 @@ mod fairness;
 #[cfg(test)]
 mod incidents;
 #[cfg(test)]
+mod lifecycle;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod matching;

@@ -321,24 +321,34 @@ fn a_provider_that_shows_nothing_for_minutes_is_not_believed() {
 }
 
 #[test]
-fn a_provider_that_shows_nothing_for_longer_than_the_grace_is_believed() {
+fn a_provider_that_shows_nothing_for_hours_is_not_believed_and_holds_nothing_up() {
     let mut world = two_idle();
-    for _ in 0..12 {
+    world.hears(runs(1, "linux").on(1, "small"));
+    world.hears(ended(2, "linux"));
+    for _ in 0..500 {
         world.passes(30);
         world.lists_instances("one", &[], &[]);
+        world.lists_runners("org:acme", &[1, 2]);
     }
-    assert_eq!((world.runner_is(1), world.runner_is(2)), ("draining", "draining"));
+    assert_eq!((world.runner_is(1), world.runner_is(2)), ("busy", "draining"));
+    // The forge's word on the job ends the one, its removal of the registration the other.
+    world.hears(ended(1, "linux").on(1, "small"));
+    world.passes(31);
+    world.deregistered(2);
+    for id in [1, 2] {
+        world.destroyed(id);
+        assert_eq!(world.runner_is(id), "gone");
+    }
 }
 
-// Both witnesses: the provider shows nothing, and the forge has nobody connected.
 #[test]
-fn a_provider_that_shows_nothing_is_believed_sooner_if_the_forge_says_so_too() {
+fn a_provider_that_shows_nothing_is_believed_of_what_idles_once_the_forge_says_so_too() {
     let mut world = one_idle();
     world.passes(90);
     world.lists_instances("one", &[], &[]);
     world.lists_runners("org:acme", &[]);
     world.passes(60);
-    world.lists_instances("one", &[], &[]);
+    world.lists_runners("org:acme", &[]);
     assert_eq!((world.runner_is(1), world.runner(1).outcome), ("draining", Some(Outcome::Died)));
 }
 

@@ -20,7 +20,7 @@ use remuda_core::name::{
 use remuda_core::observation::{
     Call, Cause, Condition, InstanceSeen, JobSeen, Observation, RunnerSeen, Source, Subject,
 };
-use remuda_core::pool::{Audience, Capacity, Limits, Pool};
+use remuda_core::pool::{Audience, Capacity, Gather, Limits, Mode, Pool};
 use remuda_core::runner::{InstanceId, Runner, RunnerId, RunnerState};
 use remuda_core::tenant::{OwnerKind, Repository, Scope, Tenant, TenantKey};
 use remuda_core::{
@@ -153,6 +153,13 @@ fn pool(name: &str, values: &BTreeMap<&str, &str>) -> Pool {
         needs: Arc::new(needs.collect()),
         min_idle: number(values, "min_idle", 0),
         max: number(values, "max", 10),
+        gather: match values.get("mode") {
+            Some(&"lazy") => Mode::Lazy.gather(),
+            Some(&"balanced") => Mode::Balanced.gather(),
+            Some(&"aggressive") => Mode::Aggressive.gather(),
+            Some(other) => panic!("{other:?} is no mode"),
+            None => Gather::default(),
+        },
         limits: Limits::default(),
         audience: Audience::Anyone,
     }

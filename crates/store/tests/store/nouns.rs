@@ -356,6 +356,11 @@ fn reason() -> impl Strategy<Value = Reason> {
         }),
         (drain_key(), text(), text(), instant())
             .prop_map(|(what, who, why, since)| Reason::Drained { what, who, why, since }),
+        (pool(), any::<u32>(), instant()).prop_map(|(pool, jobs, until)| Reason::Gathering {
+            pool,
+            jobs,
+            until
+        }),
         pool().prop_map(Reason::TrustUnknown),
         pool().prop_map(Reason::NotTrusted),
         runner_id().prop_map(Reason::RunnerStarting),

@@ -11,7 +11,7 @@ use remuda_core::label::{LabelSet, Wanted};
 use remuda_core::name::{
     ForgeName, ImageName, InstallationId, Login, PoolName, ProviderName, RepositoryName,
 };
-use remuda_core::pool::{Audience, Limits, Needs, Pool};
+use remuda_core::pool::{Audience, Gather, Limits, Needs, Pool};
 use remuda_core::runner::{
     Instance, InstanceId, InstanceState, LaunchCall, Purpose, Registration, Runner, RunnerId,
     RunnerState, Since,
@@ -168,6 +168,7 @@ fn fleet() -> Fleet {
         needs: Needs::default(),
         min_idle: 0,
         max: POOL_MAX,
+        gather: Gather::default(),
         limits: Limits::default(),
         audience: Audience::Anyone,
     };

@@ -64,6 +64,7 @@ fn in_general(reason: &Reason) -> String {
         | Reason::NotTrusted(_)
         | Reason::Quarantined { .. }
         | Reason::Drained { .. }
+        | Reason::Gathering { .. }
         | Reason::UnknownToForge { .. } => reason.to_string(),
     }
 }
