@@ -147,6 +147,21 @@ fn a_process_provider_may_say_which_machine_it_means() {
 }
 
 #[test]
+fn with_a_shared_database_a_process_provider_says_where_it_is() {
+    let shared = format!("[server]\ndatabase = \"env:DB\"\n{LAPTOP}");
+    let problems = read(&shared).unwrap_err().to_string();
+    assert!(problems.contains("a replica on another one would not see them"), "{problems}");
+    assert!(problems.contains("node = \"HOST\", directory = \"PATH\""), "{problems}");
+    let placed = "kind = \"process\"\nnode = \"board-1\"\ndirectory = \"instances\"";
+    let fleet = good(&shared.replace("kind = \"process\"", placed));
+    assert_eq!(fleet.server.database, Some(SecretRef::Env("DB".into())));
+    for only in ["node = \"board-1\"", "directory = \"instances\""] {
+        let half = shared.replace("kind = \"process\"", &format!("kind = \"process\"\n{only}"));
+        assert!(read(&half).is_err(), "{only}");
+    }
+}
+
+#[test]
 fn an_empty_file_lacks_everything() {
     check(
         "",

@@ -56,7 +56,12 @@ const BASE: &[(&str, &str, Keys)] = &[
     ("forge.NAME.polls", "[forge.github.polls]", &[]),
     ("forge.NAME.app", "[[forge.github.app]]", &[("id", "1"), ("private_key", "\"env:K\"")]),
     ("forge.NAME.hook", "[[forge.github.hook]]", &[("secret", "\"env:S\"")]),
-    ("provider.NAME", "[provider.local]", &[("kind", "\"process\"")]),
+    (
+        "provider.NAME",
+        "[provider.local]",
+        // The last two are required beside a shared database.
+        &[("kind", "\"process\""), ("node", "\"board-1\""), ("directory", "\"instances\"")],
+    ),
     ("image.NAME", "[image.runner]", &[("command", "[\"x\"]")]),
     (
         "image.NAME.archive",

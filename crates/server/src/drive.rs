@@ -108,6 +108,7 @@ impl Drive {
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = self.deliveries.notified() => {}
+                () = self.store.news() => {}
                 Some(ended) = self.calls.join_next() => seen.push(ended.context("a call broke off")?),
                 count = self.seen.recv_many(&mut seen, SEEN_PER_TURN) => {
                     debug!(count, "facts arrived");

@@ -160,6 +160,11 @@ pub(crate) fn lock(state: &Path) -> anyhow::Result<OwnedFd> {
     }
 }
 
+/// This machine's name.
+fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 fn outside(
     fleet: &Fleet,
     installation: &InstallationId,
@@ -167,7 +172,7 @@ fn outside(
     shim: &Shim,
 ) -> anyhow::Result<Outside> {
     let mut outside = Outside::new(Clock::system());
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let host = host();
     for (name, declared) in &fleet.forges {
         let forge = GitHub::new(declared, outside.clock.teller())
             .with_context(|| format!("cannot set up forge {name}"))?;

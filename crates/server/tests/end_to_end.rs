@@ -43,23 +43,9 @@ fn at_rest(seen: &Statistics, jobs: u64) -> bool {
     seen.jobs_in("completed") == jobs && seen.runners.registered == 0
 }
 
-/// Waits until the provider's directory is empty and no process works there.
+/// Waits until nothing of any instance is left.
 async fn nothing_left(estate: &Estate) {
-    let instances = estate.state().join("instances/local");
-    let empty = async {
-        let mut tick = tokio::time::interval(std::time::Duration::from_millis(50));
-        loop {
-            tick.tick().await;
-            let left = std::fs::read_dir(&instances).map_or(0, |entries| {
-                entries.flatten().filter(|entry| entry.file_name() != ".cache").count()
-            });
-            if left == 0 && estate.processes().is_empty() {
-                return;
-            }
-        }
-    };
-    let waited = tokio::time::timeout(std::time::Duration::from_mins(1), empty).await;
-    assert!(waited.is_ok(), "processes {:?} are left\n{}", estate.processes(), estate.log());
+    estate.nothing_left_in(&estate.state().join("instances/local")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

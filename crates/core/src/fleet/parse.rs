@@ -114,7 +114,7 @@ fn fleet(r: &mut Reader, documents: &[Spanned<DeValue<'_>>]) -> Fleet {
         fleet.forges.extend(forge.map(|forge| (forge.name.clone(), forge)));
     }
     for named in part("provider") {
-        let provider = section::provider(r, named);
+        let provider = section::provider(r, named, fleet.server.database.is_some());
         fleet.providers.extend(provider.map(|provider| (provider.name.clone(), provider)));
     }
     for named in part("image") {

@@ -255,7 +255,8 @@ fn hook(r: &mut Reader, item: Item<'_>) -> Option<Hook> {
 /// Longest name of a machine that Linux takes, in bytes.
 const HOST_NAME_MAX: usize = 64;
 
-pub(super) fn provider(r: &mut Reader, named: Named<'_>) -> Option<Provider> {
+/// `shared`: whether several replicas share the books.
+pub(super) fn provider(r: &mut Reader, named: Named<'_>, shared: bool) -> Option<Provider> {
     r.enter(format!("provider {}", quote(named.name)));
     let name = declared_name(r, named, ProviderName::new);
     let table = r.table(&PROVIDER, named.item)?;
@@ -279,6 +280,12 @@ pub(super) fn provider(r: &mut Reader, named: Named<'_>) -> Option<Provider> {
             }
         })
     });
+    if shared && (directory.is_none() || node.is_none()) {
+        let message = "its instances live on one machine, and with a shared database a replica on \
+                       another one would not see them";
+        let help = "say which and where: node = \"HOST\", directory = \"PATH\"";
+        r.note(named.at, message, Some(help.into()));
+    }
     let max = r.count_or(&table, "max", 1, None::<u32>);
     let launches_max = r.count_or(&table, "launches", 1, 8);
     let minute = Duration::from_mins(1);

@@ -5,12 +5,14 @@
 //! `REMUDA_CHAOS="kills=1000 jobs=500"` is the long form (`scripts/chaos`); without it a short one is played.
 
 #![expect(clippy::unwrap_used, reason = "a helper that cannot go on stops the test")]
+#![expect(clippy::print_stderr, reason = "what was counted is for people, too")]
 
 #[path = "../common/mod.rs"]
 mod common;
 mod stage;
 mod tally;
 
+use common::shared::Database;
 use stage::{Chances, Stage};
 
 /// How much is played.
@@ -49,8 +51,20 @@ impl Length {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kills_of_servers_and_runners_lose_double_leak_and_interrupt_nothing() {
     let length = Length::asked_for();
-    eprintln!("chaos: {length:?}");
-    let mut stage = Stage::put_up(&length).await;
+    eprintln!("chaos: one server, {length:?}");
+    play(Stage::put_up(&length, None).await, length).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kills_of_two_replicas_and_their_runners_lose_double_leak_and_interrupt_nothing() {
+    let Some(database) = Database::new().await else { return };
+    let length = Length::asked_for();
+    eprintln!("chaos: two replicas, {length:?}");
+    play(Stage::put_up(&length, Some(&database)).await, length).await;
+    database.close().await;
+}
+
+async fn play(mut stage: Stage, length: Length) {
     let mut chances = Chances::new(length.seed);
     while stage.tally.kills() < length.kills {
         stage.keeps_open(length.jobs);

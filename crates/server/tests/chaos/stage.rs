@@ -1,8 +1,7 @@
 //! A sandbox, servers that are killed and started again, and what is done to them.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use remuda_sandbox::{Config, JobId, Times};
@@ -11,13 +10,18 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::Length;
-use crate::common::{Estate, Served, processes_below};
+use crate::common::shared::{Database, Front};
+use crate::common::{Estate, Served, free_address, left_in, processes_below};
 use crate::tally::Tally;
 
 /// Jobs of one submission.
 const BATCH: u64 = 25;
 /// Longer than a lease lasts.
 const PAST_THE_LEASE: Duration = Duration::from_millis(10_500);
+/// The longest from a server's start to its first decision, once it may lead.
+const DECIDED_MAX: Duration = Duration::from_secs(5);
+/// The longest until a replica takes the lease of one that died.
+const TAKEN_MAX: Duration = Duration::from_secs(11);
 /// The longest that one thing may take to come about.
 const PATIENCE: Duration = Duration::from_mins(2);
 /// Between two looks where nothing tells.
@@ -38,27 +42,55 @@ impl Chances {
     }
 }
 
+/// A server, and how to start it again.
+struct Server {
+    state: PathBuf,
+    listen: SocketAddr,
+    process: Option<Served>,
+}
+
 /// Everything that plays.
 pub(crate) struct Stage {
     estate: Estate,
-    server: Option<Served>,
+    servers: Vec<Server>,
+    _front: Option<Front>,
     submitted: Vec<JobId>,
     batches: usize,
     pub(crate) tally: Tally,
 }
 
 impl Stage {
-    pub(crate) async fn put_up(length: &Length) -> Self {
+    /// One server on a file of its own, or two on a database.
+    pub(crate) async fn put_up(length: &Length, database: Option<&Database>) -> Self {
         // A runner that died without a word is missed soon.
         let times = Times { runner_silence: Duration::from_secs(5), ..Times::default() };
         let estate = Estate::new(Config { times, seed: length.seed, ..Config::default() }).await;
+        match database {
+            Some(database) => estate.shares(&database.url()),
+            None => estate.places_instances(),
+        }
         let fleet = std::fs::read_to_string(estate.fleet()).unwrap();
         let fleet = fleet.replace("max = 6", &format!("max = {}", length.runners));
         let fleet = fleet.replace("cap = 20", "cap = 1000");
         std::fs::write(estate.fleet(), fleet).unwrap();
-        let server = Some(estate.serve());
-        let tally = Tally::default();
-        let mut stage = Self { estate, server, submitted: Vec::new(), batches: 0, tally };
+        let listens = match database {
+            Some(_) => vec![free_address(), free_address()],
+            None => vec![estate.listen],
+        };
+        let front = match database {
+            Some(_) => Some(Front::before(estate.listen, listens.clone()).await),
+            None => None,
+        };
+        let servers = (0_u8..).zip(listens).map(|(number, listen)| {
+            let state = estate.path(&format!("state-{number}"));
+            let process = Some(estate.serve_at(&state, listen));
+            Server { state, listen, process }
+        });
+        let servers: Vec<_> = servers.collect();
+        let taken = if servers.len() > 1 { TAKEN_MAX } else { Duration::ZERO };
+        let tally = Tally { decided_max: taken + DECIDED_MAX, ..Tally::default() };
+        let (submitted, batches) = (Vec::new(), 0);
+        let mut stage = Self { estate, servers, _front: front, submitted, batches, tally };
         stage.decides(Instant::now()).await;
         stage
     }
@@ -106,7 +138,7 @@ jobs:
     }
 
     fn instances(&self) -> PathBuf {
-        self.estate.state().join("instances/local")
+        self.estate.path("instances")
     }
 
     pub(crate) fn log(&self) -> String {
@@ -126,20 +158,22 @@ jobs:
 
     /// SIGKILL, and a new server at once. Now and then it is asked when it decides.
     pub(crate) async fn kills_a_server(&mut self, chances: &mut Chances) {
-        self.server.take().unwrap().kill();
+        let chosen = chances.below(self.servers.len());
+        let server = &mut self.servers[chosen];
+        server.process.take().unwrap().kill();
+        server.process = Some(self.estate.serve_at(&server.state, server.listen));
         self.tally.servers_killed += 1;
-        self.server = Some(self.estate.serve());
         if chances.below(3) == 0 {
             self.decides(Instant::now()).await;
         }
     }
 
-    /// Waits for a server's first turn.
+    /// Waits until somebody leads who has had a first turn.
     async fn decides(&mut self, begun: Instant) {
         self.until("a first decision", async |stage: &Self| {
-            let shown = metrics(stage.estate.listen).await;
-            value(&shown, "remuda_leader") == Some(1.0)
-                && value(&shown, "remuda_turn_seconds_count") >= Some(1.0)
+            let Some(leader) = stage.leader().await else { return false };
+            let shown = metrics(stage.servers[leader].listen).await;
+            value(&shown, "remuda_turn_seconds_count") >= Some(1.0)
         })
         .await;
         self.tally.decided = self.tally.decided.max(begun.elapsed());
@@ -168,16 +202,32 @@ jobs:
         Some(record["runner"].as_str()?.to_owned())
     }
 
-    /// SIGSTOP to the leader until its lease has run out, then SIGCONT: it must lead again, in a new term.
+    async fn leader(&self) -> Option<usize> {
+        for (number, server) in self.servers.iter().enumerate() {
+            if value(&metrics(server.listen).await, "remuda_leader") == Some(1.0) {
+                return Some(number);
+            }
+        }
+        None
+    }
+
+    /// The epoch in which somebody leads.
+    async fn epoch(&self) -> Option<f64> {
+        let shown = metrics(self.servers[self.leader().await?].listen).await;
+        value(&shown, "remuda_lease_epoch")
+    }
+
+    /// SIGSTOP to the leader until its lease has run out, then SIGCONT: there must be a new term.
     pub(crate) async fn stops_the_leader(&mut self) {
-        self.until("somebody leads", async |stage: &Self| epoch(stage).await > Some(0.0)).await;
-        let before = epoch(self).await;
-        let server = self.server.as_ref().unwrap();
-        server.signal(Signal::STOP);
+        self.until("somebody leads", async |stage: &Self| stage.epoch().await.is_some()).await;
+        let before = self.epoch().await;
+        let Some(leader) = self.leader().await else { return };
+        let process = self.servers[leader].process.as_ref().unwrap();
+        process.signal(Signal::STOP);
         tokio::time::sleep(PAST_THE_LEASE).await;
-        server.signal(Signal::CONT);
+        process.signal(Signal::CONT);
         self.tally.stops += 1;
-        self.until("a new term", async |stage: &Self| epoch(stage).await > before).await;
+        self.until("a new term", async |stage: &Self| stage.epoch().await > before).await;
     }
 
     async fn until(&self, what: &str, reached: impl AsyncFn(&Self) -> bool) {
@@ -214,25 +264,17 @@ jobs:
 
     /// Registrations, instances and processes there still are.
     fn left(&self) -> Vec<String> {
-        let instances = self.instances();
-        let mut left: Vec<_> = self.estate.sandbox.runners().into_iter().map(|r| r.name).collect();
-        left.extend(processes_below(&instances).iter().map(|pid| format!("process {pid}")));
-        let entries = std::fs::read_dir(&instances).into_iter().flatten().flatten();
-        let names: BTreeSet<_> = entries.map(|entry| entry.file_name()).collect();
-        let names = names.into_iter().filter(|name| name != ".cache");
-        left.extend(names.map(|name| Path::new(&name).display().to_string()));
+        let mut left = left_in(&self.instances());
+        left.extend(self.estate.sandbox.runners().into_iter().map(|runner| runner.name));
         left
     }
 
     pub(crate) async fn strike(mut self) {
-        assert_eq!(self.server.take().unwrap().stop(), Some(0), "{}", self.log());
+        for server in std::mem::take(&mut self.servers) {
+            assert_eq!(server.process.unwrap().stop(), Some(0), "{}", self.log());
+        }
         self.estate.sandbox.close().await;
     }
-}
-
-/// The epoch of the lease that the server holds; 0 if it stands by, nothing if it does not answer.
-async fn epoch(stage: &Stage) -> Option<f64> {
-    value(&metrics(stage.estate.listen).await, "remuda_lease_epoch")
 }
 
 /// What a server shows of itself; empty if it does not answer.

@@ -14,6 +14,8 @@ use std::process::{Child, Command, Stdio};
 use remuda_sandbox::{AppConfig, AppId, Config, OwnerConfig, OwnerKind, Sandbox, Statistics};
 use tempfile::TempDir;
 
+pub mod shared;
+
 pub const SECRET: &str = "It's a Secret to Everybody";
 
 /// The binary under test.
@@ -118,8 +120,34 @@ cap = 20
         std::fs::write(self.fleet(), text).unwrap();
     }
 
+    /// Lets instances live beside the state directories and not in one.
+    pub fn places_instances(&self) {
+        let text = std::fs::read_to_string(self.fleet()).unwrap();
+        let placed =
+            format!("kind = \"process\"\ndirectory = \"{}\"", self.path("instances").display());
+        std::fs::write(self.fleet(), text.replace("kind = \"process\"", &placed)).unwrap();
+    }
+
+    /// Lets all servers share the database at `url`, and the instances of this machine.
+    pub fn shares(&self, url: &str) {
+        self.write_fleet();
+        self.places_instances();
+        std::fs::write(self.path("database"), url).unwrap();
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let database = format!("[server]\ndatabase = \"file:{}\"", self.path("database").display());
+        let placed = format!("kind = \"process\"\nnode = \"{host}\"");
+        let text = std::fs::read_to_string(self.fleet()).unwrap();
+        let text = text.replace("[server]", &database).replace("kind = \"process\"", &placed);
+        std::fs::write(self.fleet(), text).unwrap();
+    }
+
     /// Starts the server as a process of its own; it logs to `server.log`.
     pub fn serve(&self) -> Served {
+        self.serve_at(&self.state(), self.listen)
+    }
+
+    /// Starts a server with this state directory at this address; all log to `server.log`.
+    pub fn serve_at(&self, state: &Path, listen: SocketAddr) -> Served {
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -130,7 +158,9 @@ cap = 20
             .arg("--fleet")
             .arg(self.fleet())
             .arg("--state")
-            .arg(self.state())
+            .arg(state)
+            .arg("--listen")
+            .arg(listen.to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -152,10 +182,30 @@ cap = 20
         })
     }
 
+    /// Waits until a provider's directory is empty and no process works there.
+    pub async fn nothing_left_in(&self, instances: &Path) {
+        let empty = async {
+            let mut tick = tokio::time::interval(std::time::Duration::from_millis(50));
+            while !left_in(instances).is_empty() {
+                tick.tick().await;
+            }
+        };
+        let waited = tokio::time::timeout(std::time::Duration::from_mins(1), empty).await;
+        assert!(waited.is_ok(), "{:?} are left\n{}", left_in(instances), self.log());
+    }
+
     /// Processes that work below the state directory: instances and their shims.
     pub fn processes(&self) -> Vec<u32> {
         processes_below(&self.state())
     }
+}
+
+pub fn left_in(instances: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(instances).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let mut left: Vec<_> = names.filter(|name| name != ".cache").collect();
+    left.extend(processes_below(instances).iter().map(|pid| format!("process {pid}")));
+    left
 }
 
 pub fn processes_below(directory: &Path) -> Vec<u32> {

@@ -1,0 +1,160 @@
+//! Two real servers on one real `PostgreSQL`: who leads, who stands by, and what becomes of jobs when the leader
+//! dies in the middle of a burst.
+
+#![expect(clippy::unwrap_used, reason = "a helper that cannot go on stops the test")]
+
+mod common;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use common::shared::{Database, Front};
+use common::{Estate, REMUDA, Served, free_address};
+use remuda_sandbox::Config;
+
+/// A server of the pair.
+struct Replica {
+    state: PathBuf,
+    listen: SocketAddr,
+    server: Option<Served>,
+}
+
+impl Replica {
+    fn start(estate: &Estate, name: &str) -> Self {
+        let (state, listen) = (estate.path(name), free_address());
+        let server = Some(estate.serve_at(&state, listen));
+        Self { state, listen, server }
+    }
+
+    /// What a verb says to a person, and its exit code.
+    fn asks(&self, verb: &[&str]) -> (Option<i32>, String) {
+        let mut command = Command::new(REMUDA);
+        let output = command.args(verb).arg("--state").arg(&self.state).output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).unwrap())
+    }
+
+    async fn says(&self, path: &str) -> String {
+        let answer = reqwest::get(format!("http://{}{path}", self.listen)).await;
+        let Ok(answer) = answer else { return String::new() };
+        format!("{} {}", answer.status(), answer.text().await.unwrap_or_default())
+    }
+
+    async fn until_it_shows(&self, metric: &str) {
+        let shown = async {
+            let mut tick = tokio::time::interval(Duration::from_millis(50));
+            while !self.says("/metrics").await.lines().any(|line| line == metric) {
+                tick.tick().await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(30), shown).await;
+        assert!(waited.is_ok(), "{metric} was not reached: {}", self.says("/metrics").await);
+    }
+}
+
+fn workflow(diary: &std::path::Path, jobs: usize) -> String {
+    let numbers: Vec<_> = (0..jobs).map(|n| n.to_string()).collect();
+    format!(
+        r"
+name: burst
+on: push
+jobs:
+  work:
+    runs-on: [self-hosted, linux]
+    strategy:
+      fail-fast: false
+      matrix: {{ n: [{numbers}] }}
+    steps:
+      - run: echo begin ${{{{ matrix.n }}}} $GITHUB_REPOSITORY >> {diary}
+      - run: sleep 0.$((RANDOM % 9 + 1))
+      - run: echo end ${{{{ matrix.n }}}} $GITHUB_REPOSITORY >> {diary}
+",
+        numbers = numbers.join(", "),
+        diary = diary.display(),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_killed_in_mid_burst_is_replaced_and_nothing_is_lost_doubled_or_leaked() {
+    const JOBS: u64 = 60;
+    let Some(database) = Database::new().await else { return };
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let estate = Estate::new(Config::default()).await;
+    estate.shares(&database.url());
+    let mut first = Replica::start(&estate, "first");
+    first.until_it_shows("remuda_leader 1").await;
+    let mut second = Replica::start(&estate, "second");
+    second.until_it_shows("remuda_leader 0").await;
+    let _front = Front::before(estate.listen, vec![first.listen, second.listen]).await;
+
+    // One that stands by is healthy, ready, and says who leads.
+    assert_eq!(second.says("/healthz").await, "200 OK ok, standing by\n");
+    assert_eq!(second.says("/readyz").await, "200 OK ok\n");
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    for verb in [&["get", "jobs"][..], &["describe", "runner", "1"], &["explain", "job", "1"]] {
+        let (code, text) = second.asks(verb);
+        assert_eq!(code, Some(75), "{text}");
+        assert!(text.contains(&format!("this replica stands by: {host}/")), "{text}");
+    }
+    let (code, text) = second.asks(&["doctor"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("stands by"), "{text}");
+    assert_eq!(first.asks(&["get", "jobs"]).0, Some(0));
+
+    let path = estate.path("diary");
+    estate.sandbox.submit("acme", "app", &workflow(&path, 30), 1).unwrap();
+    estate.sandbox.submit("solo", "app", &workflow(&path, 30), 1).unwrap();
+    estate.until("the middle of the burst", |seen| seen.jobs_in("completed") >= 10).await;
+    first.server.take().unwrap().kill();
+    second.until_it_shows("remuda_leader 1").await;
+    // What was killed comes back and stands by.
+    first.server = Some(estate.serve_at(&first.state, first.listen));
+    first.until_it_shows("remuda_leader 0").await;
+    let at_rest = |seen: &remuda_sandbox::Statistics| {
+        seen.jobs_in("completed") == JOBS && seen.runners.registered == 0
+    };
+    let seen = estate.until("the end of all jobs", at_rest).await;
+    assert_eq!(seen.concluded("success"), JOBS, "{seen:?}\n{}", estate.log());
+    assert_eq!((seen.requeued, seen.runners.leaked), (0, 0), "{}", estate.log());
+    let written = std::fs::read_to_string(&path).unwrap();
+    let mut lines: Vec<_> = written.lines().collect();
+    assert_eq!(lines.len() as u64, JOBS * 2, "each job began and ended once");
+    lines.sort_unstable();
+    lines.dedup();
+    assert_eq!(lines.len() as u64, JOBS * 2, "a job ran twice");
+    estate.nothing_left_in(&estate.path("instances")).await;
+
+    // An orderly end of the leader: the other one leads within a second or two.
+    let told = std::time::Instant::now();
+    assert_eq!(second.server.take().unwrap().stop(), Some(0), "{}", estate.log());
+    first.until_it_shows("remuda_leader 1").await;
+    assert!(told.elapsed() < Duration::from_secs(8), "{:?}", told.elapsed());
+    assert_eq!(first.server.take().unwrap().stop(), Some(0), "{}", estate.log());
+    estate.sandbox.close().await;
+    database.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shared_database_that_cannot_be_had_is_a_clear_word_and_no_secret() {
+    let Some(database) = Database::new().await else { return };
+    let estate = Estate::new(Config::default()).await;
+    let (user, rest) =
+        database.url().split_once('@').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    let (user, _) = user.rsplit_once(':').unwrap();
+    for (url, said) in [
+        ("mysql://x:hidden@localhost/y".to_owned(), "URL"),
+        (format!("{user}:hidden@{rest}"), "does not let us in"),
+    ] {
+        estate.shares(&url);
+        let mut command = Command::new(REMUDA);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--fleet"]).arg(estate.fleet());
+        let output = command.arg("--state").arg(estate.path("other")).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(text.contains(said) && !text.contains("hidden"), "{text}");
+    }
+    estate.sandbox.close().await;
+    database.close().await;
+}
