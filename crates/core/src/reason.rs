@@ -169,6 +169,10 @@ pub enum Reason {
         /// When it waits no longer.
         until: Timestamp,
     },
+    /// Older jobs of its own tenant wait for the same.
+    BehindOlder,
+    /// Jobs of other tenants, which come first, wait for the same of this pool.
+    BehindOthers(PoolName),
     /// Nobody has yet found out whether its code may meet the pool's runners.
     TrustUnknown(PoolName),
     /// Its code may not meet the pool's runners.
@@ -217,6 +221,10 @@ impl fmt::Display for Reason {
             Self::Gathering { pool, jobs, until: _ } => {
                 write!(f, "pool {pool} waits for {jobs} jobs of a kind, or for a while")
             }
+            Self::BehindOlder => write!(f, "older jobs of its account come first"),
+            Self::BehindOthers(pool) => {
+                write!(f, "jobs of other accounts come first for pool {pool}")
+            }
             Self::TrustUnknown(pool) => {
                 write!(f, "pool {pool} is for trusted jobs and this one is not yet judged")
             }
@@ -245,6 +253,8 @@ impl Reason {
             Self::Quarantined { .. } => "quarantined",
             Self::Drained { .. } => "drained",
             Self::Gathering { .. } => "gathering",
+            Self::BehindOlder => "behind_older",
+            Self::BehindOthers(_) => "behind_others",
             Self::TrustUnknown(_) => "trust_unknown",
             Self::NotTrusted(_) => "not_trusted",
             Self::RunnerStarting(_) => "runner_starting",
@@ -275,6 +285,8 @@ impl Reason {
             | Self::TenantAtCap { .. }
             | Self::Proving { .. }
             | Self::Drained { .. }
+            | Self::BehindOlder
+            | Self::BehindOthers(_)
             | Self::TrustUnknown(_)
             | Self::NotTrusted(_)
             | Self::RunnerStarting(_)
@@ -298,6 +310,8 @@ impl Reason {
             | Self::BackingOff { .. }
             | Self::Gathering { .. }
             | Self::Proving { .. }
+            | Self::BehindOlder
+            | Self::BehindOthers(_)
             | Self::TrustUnknown(_)
             | Self::NotTrusted(_)
             | Self::RunnerStarting(_)

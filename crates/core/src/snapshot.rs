@@ -340,6 +340,11 @@ impl Snapshot {
         self.orphans.iter()
     }
 
+    /// What providers' nodes have, where they have said so.
+    pub fn capacities(&self) -> impl Iterator<Item = (&ProviderName, &Capacity)> {
+        self.capacity.iter()
+    }
+
     /// Registrations under our name that no row explains.
     pub fn strays(&self) -> impl Iterator<Item = (&StrayRegistration, &Stray)> {
         self.strays.iter()
@@ -377,6 +382,11 @@ impl Snapshot {
 
     /// Until when a forge asks for patience with the calls of one owner, if it does.
     pub fn limited_in(&self, forge: &ForgeName, scope: &Scope) -> Option<Timestamp> {
+        self.owner_limited(forge, scope).max(self.limited_until(forge))
+    }
+
+    /// The same, of the owner alone.
+    pub(crate) fn owner_limited(&self, forge: &ForgeName, scope: &Scope) -> Option<Timestamp> {
         let mine = self.backoffs.iter().filter_map(|(key, backoff)| match key {
             BackoffKey::Scope(at, of) if at == forge && of.owner() == scope.owner() => {
                 Some(backoff).filter(|backoff| backoff.full).map(|backoff| backoff.until)
@@ -387,7 +397,7 @@ impl Snapshot {
             | BackoffKey::Image(_)
             | BackoffKey::Node(..) => None,
         });
-        mine.filter(|until| *until > self.now).chain(self.limited_until(forge)).max()
+        mine.filter(|until| *until > self.now).max()
     }
 
     /// Jobs that are not over, or in doubt.

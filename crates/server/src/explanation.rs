@@ -176,11 +176,13 @@ fn named_pool(reason: &Reason) -> Option<&PoolName> {
         | Reason::TrustUnknown(pool)
         | Reason::NotTrusted(pool)
         | Reason::BackingOff { what: BackoffKey::Pool(pool), .. }
+        | Reason::BehindOthers(pool)
         | Reason::Proving { what: BackoffKey::Pool(pool) }
         | Reason::Quarantined { what: BackoffKey::Pool(pool), .. }
         | Reason::Gathering { pool, .. }
         | Reason::Drained { what: DrainKey::Pool(pool), .. } => Some(pool),
         Reason::BackingOff { .. }
+        | Reason::BehindOlder
         | Reason::Proving { .. }
         | Reason::Quarantined { .. }
         | Reason::Drained { .. }

@@ -93,6 +93,19 @@ pub const CODES: &[Code] = &[
         "More jobs come, or the time shown does.",
     ),
     job(
+        "behind_older",
+        Nobody,
+        "Older jobs of the same account wait for the same, and are served first.",
+        "They are served; or the other codes shown are dealt with for all of them.",
+    ),
+    job(
+        "behind_others",
+        Operator,
+        "Jobs of other accounts wait for the same: theirs is below its floor, holds less for its \
+         weight, or has waited longer for its turn.",
+        "They are served and its turn comes; or raise the pool's max, or the account's weight or floor.",
+    ),
+    job(
         "trust_unknown",
         Nobody,
         "The pool is for trusted jobs, and whether this one is has not been judged yet.",

@@ -6,13 +6,14 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque, btree_set};
 use std::sync::Arc;
 
 use super::Plan;
-use super::room::{Room, unfit};
+use super::claims::{Claims, First};
+use super::room::{Room, is_held_back, is_tried, unfit};
 use super::turns::{Account, Place, Turns};
 use crate::job::{JobKey, JobState};
 use crate::label::{Label, Wanted};
 use crate::name::{ForgeName, PoolName};
 use crate::pool::{Gather, Pool};
-use crate::reason::{BackoffKey, Reason, Wait};
+use crate::reason::{Reason, Wait};
 use crate::runner::{
     Instance, InstanceId, InstanceState, Outcome, Purpose, Registration, Runner, RunnerId,
     RunnerState, Since,
@@ -41,15 +42,29 @@ struct Line<'a> {
     jobs: btree_set::Iter<'a, (Timestamp, JobKey)>,
     /// The first job that no runner could be counted on for: how many wait from there on, and since when
     /// it does.
-    short: Option<(usize, Timestamp)>,
+    short: Option<Short>,
     /// The first runners of those pools, as of when they were noted: others may have taken them since.
     fronts: BinaryHeap<Reverse<(Ready, usize)>>,
+}
+
+/// How many jobs of a kind no runner could be counted on for, and since when the first of them waits.
+type Short = (usize, Timestamp);
+
+/// What is left of a line that found no room: its jobs, the oldest first.
+struct Blocked<'a> {
+    class: &'a Class,
+    account: Account,
+    pools: Vec<&'a Pool>,
+    jobs: Vec<&'a (Timestamp, JobKey)>,
 }
 
 struct Planner<'a> {
     world: &'a Snapshot,
     room: Room<'a>,
     turns: Turns<'a>,
+    blocked: Vec<Blocked<'a>>,
+    /// A runner that was tried after failures is sent away: another may be tried.
+    again: bool,
     supply: Supply<'a>,
     plan: Plan,
     next_runner: RunnerId,
@@ -57,10 +72,24 @@ struct Planner<'a> {
 }
 
 pub(super) fn serve(world: &Snapshot) -> Plan {
+    let (mut plan, again) = once(world);
+    if again {
+        let mut next = world.clone();
+        next.apply(&plan.changes);
+        let (then, _) = once(&next);
+        plan.changes.extend(then.changes);
+        plan.waits = then.waits;
+    }
+    plan
+}
+
+fn once(world: &Snapshot) -> (Plan, bool) {
     let mut planner = Planner {
         world,
         room: Room::new(world),
         turns: Turns::new(world),
+        blocked: Vec::new(),
+        again: false,
         supply: supply(world),
         plan: Plan::default(),
         next_runner: world.next_runner,
@@ -69,12 +98,13 @@ pub(super) fn serve(world: &Snapshot) -> Plan {
     planner.demand();
     planner.not_demand();
     planner.surplus();
+    planner.explain();
     planner.plan.changes.extend(planner.turns.changes());
     if planner.next_runner != world.next_runner {
         let (runner, instance) = (planner.next_runner, planner.next_instance);
         planner.plan.changes.push(Change::Next { runner, instance });
     }
-    planner.plan
+    (planner.plan, planner.again)
 }
 
 fn supply(world: &Snapshot) -> Supply<'_> {
@@ -87,17 +117,6 @@ fn supply(world: &Snapshot) -> Supply<'_> {
         }
     }
     supply
-}
-
-/// True if a runner was decided before a failure that now makes its launch wait. Nobody should count on
-/// it: another pool may serve its job meanwhile.
-fn is_held_back(world: &Snapshot, runner: &Runner) -> bool {
-    let waits = |key: &BackoffKey| world.backoffs.get(key).is_some_and(|b| b.until > world.now);
-    runner.state == RunnerState::Pending
-        && world.instance(runner.instance).is_some_and(|instance| {
-            let pool = world.fleet.pools.get(&runner.pool);
-            instance.launch.is_none() && BackoffKey::of(runner, instance, pool).iter().any(waits)
-        })
 }
 
 impl<'a> Planner<'a> {
@@ -114,20 +133,15 @@ impl<'a> Planner<'a> {
         }
         while let Some(Reverse((_, account))) = turns.pop() {
             let Some(queue) = queues.get_mut(&account) else { continue };
-            let Some(Reverse(((_, job), index))) = queue.pop() else { continue };
+            let Some(Reverse((head, index))) = queue.pop() else { continue };
             let line = &mut lines[index];
-            match self.serve_one(line, job) {
-                Ok(reason) => {
-                    self.wait(job, Arc::new([reason]));
-                    queue.extend(line.jobs.next().map(|head| Reverse((head, index))));
-                }
-                Err(obstacles) => {
-                    let reasons: Arc<[Reason]> = obstacles.into();
-                    self.wait(job, reasons.clone());
-                    for (_, job) in line.jobs.by_ref() {
-                        self.wait(job, reasons.clone());
-                    }
-                }
+            if let Some(coming) = self.serve_one(line, &head.1) {
+                self.wait(&head.1, Arc::new([coming]));
+                queue.extend(line.jobs.next().map(|head| Reverse((head, index))));
+            } else {
+                let jobs = std::iter::once(head).chain(line.jobs.by_ref()).collect();
+                let (class, pools) = (line.class, std::mem::take(&mut line.pools));
+                self.blocked.push(Blocked { class, account, pools, jobs });
             }
             turns.extend(self.next_turn(account, queue));
         }
@@ -164,34 +178,100 @@ impl<'a> Planner<'a> {
         self.plan.waits.push(Wait { job: job.clone(), reasons });
     }
 
-    /// Finds a runner for the next job of a line, or makes one, or says everything that forbids it.
-    fn serve_one(&mut self, line: &mut Line<'a>, job: &JobKey) -> Result<Reason, Vec<Reason>> {
-        let Class { tenant, scope, wanted, trust } = line.class;
+    /// Finds a runner for the next job of a line, or makes one; none if nothing can be had.
+    fn serve_one(&mut self, line: &mut Line<'a>, job: &JobKey) -> Option<Reason> {
         if let Some(id) = self.count_on(line) {
             let idle = self.world.runner(id).is_some_and(|r| r.state == RunnerState::Idle);
-            return Ok(if idle { Reason::RunnerIdle(id) } else { Reason::RunnerStarting(id) });
+            return Some(if idle { Reason::RunnerIdle(id) } else { Reason::RunnerStarting(id) });
         }
-        let mut obstacles = BTreeSet::new();
-        if line.pools.is_empty() {
-            let nearest = nearest(self.world, &tenant.forge, scope, wanted);
-            return Err(vec![Reason::NoPoolHasLabels { wanted: wanted.clone(), nearest }]);
+        let Class { scope, trust, .. } = line.class;
+        let short = *line.short.get_or_insert(self.short(line.jobs.len() + 1, job));
+        if self.turns.at_cap(line.account).is_some() {
+            return None;
         }
-        let at_cap = self.turns.capped(line.account);
-        let waiting = line.jobs.len() + 1;
-        let accepted_at = self.world.job(job).map_or(self.world.now, |job| job.accepted_at);
-        let short = *line.short.get_or_insert((waiting, accepted_at));
-        for pool in &line.pools {
-            let mut found = self.room.obstacles(pool, scope);
-            found.extend(gathering(pool, short, self.world.now));
-            found.extend(unfit(pool, *trust));
-            if found.is_empty() && at_cap.is_none() {
-                self.turns.turn(line.account);
-                return Ok(Reason::RunnerStarting(self.make(pool, scope, line.account)));
+        let has_room = |pool: &&&Pool| {
+            unfit(pool, *trust).is_none()
+                && gathering(pool, short, self.world.now).is_none()
+                && self.room.obstacles(pool, scope).is_empty()
+        };
+        let pool = *line.pools.iter().find(has_room)?;
+        self.turns.turn(line.account);
+        Some(Reason::RunnerStarting(self.make(pool, scope, line.account)))
+    }
+
+    fn short(&self, waiting: usize, first: &JobKey) -> Short {
+        (waiting, self.world.job(first).map_or(self.world.now, |job| job.accepted_at))
+    }
+
+    /// Tells the jobs that found no room why, and who comes before them, as it is once this plan is
+    /// carried out.
+    fn explain(&mut self) {
+        let (mut claims, mut all) = (Claims::default(), Vec::new());
+        for line in std::mem::take(&mut self.blocked) {
+            let Class { tenant, scope, wanted, trust } = line.class;
+            let mut reasons = BTreeSet::new();
+            if line.pools.is_empty() {
+                let nearest = nearest(self.world, &tenant.forge, scope, wanted);
+                reasons.insert(Reason::NoPoolHasLabels { wanted: wanted.clone(), nearest });
             }
-            obstacles.extend(found);
+            let mut sets = Vec::new();
+            let short = line.jobs.first().map(|(_, job)| self.short(line.jobs.len(), job));
+            let head = line.jobs.first().map(|(at, job)| self.turns.place(line.account, *at, job));
+            for pool in &line.pools {
+                let mut obstacles = self.room.obstacles(pool, scope);
+                obstacles.extend(self.turns.capped(line.account));
+                obstacles.extend(short.and_then(|short| gathering(pool, short, self.world.now)));
+                let (set, unfit) =
+                    (claims.set(self.world, pool, line.class, &obstacles), unfit(pool, *trust));
+                if let Some(head) = head.filter(|_| unfit.is_none()) {
+                    claims.lay_each(line.account, head, &set);
+                }
+                sets.push((&pool.name, set));
+                reasons.extend(obstacles.into_iter().chain(unfit));
+            }
+            all.push((line.account, line.jobs, reasons, sets));
         }
-        obstacles.extend(at_cap);
-        Err(obstacles.into_iter().collect())
+        claims.close();
+        for (account, jobs, reasons, sets) in all {
+            let first = sets.iter().map(|(pool, set)| (*pool, claims.first(account, set)));
+            self.tell(account, &jobs, &reasons, &first.collect::<Vec<_>>());
+        }
+    }
+
+    /// Tells the jobs of a line; `first` has who comes first in each of its pools. The later a job, the
+    /// more are before it.
+    fn tell(
+        &mut self,
+        account: Account,
+        jobs: &[&'a (Timestamp, JobKey)],
+        reasons: &BTreeSet<Reason>,
+        first: &[(&'a PoolName, First<'a>)],
+    ) {
+        let mut told: Option<(usize, Arc<[Reason]>)> = None;
+        for (at, job) in jobs {
+            let place = self.turns.place(account, *at, job);
+            let before = |other: &Option<Place<'a>>| other.is_some_and(|other| other < place);
+            let behind = first.iter().flat_map(|(pool, first)| {
+                let others = before(&first.other).then(|| Reason::BehindOthers((*pool).clone()));
+                others.into_iter().chain(before(&first.own).then_some(Reason::BehindOlder))
+            });
+            let count = first
+                .iter()
+                .map(|(_, first)| {
+                    usize::from(before(&first.own)) + usize::from(before(&first.other))
+                })
+                .sum();
+            let shared = match told.take() {
+                Some((known, shared)) if known == count => shared,
+                Some(_) | None => behind
+                    .chain(reasons.iter().cloned())
+                    .collect::<BTreeSet<_>>()
+                    .into_iter()
+                    .collect(),
+            };
+            self.wait(job, Arc::clone(&shared));
+            told = Some((count, shared));
+        }
     }
 
     /// Takes the soonest ready of the runners that could take a line's next job.
@@ -321,6 +401,7 @@ impl<'a> Planner<'a> {
             runner.state == RunnerState::Idle && world.now.since(since) >= pool.limits.idle
         });
         if (never_called || idled) && runner.hold.is_none() {
+            self.again |= is_tried(world, runner);
             let mut runner = runner.clone();
             runner.enter(RunnerState::Draining, Some(Outcome::Surplus), world.now);
             self.plan.changes.push(Change::Runner(Box::new(runner)));
@@ -329,7 +410,7 @@ impl<'a> Planner<'a> {
 }
 
 /// What a pool that waits for company for its jobs has against those that are there.
-fn gathering(pool: &Pool, (waiting, since): (usize, Timestamp), now: Timestamp) -> Option<Reason> {
+fn gathering(pool: &Pool, (waiting, since): Short, now: Timestamp) -> Option<Reason> {
     let Gather { jobs, wait } = pool.gather;
     let until = since + wait;
     let few = u32::try_from(waiting).is_ok_and(|waiting| waiting < jobs) && now < until;

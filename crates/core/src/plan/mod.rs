@@ -3,6 +3,7 @@
 //! Linear in jobs and runners: classes of like jobs are planned together, and a class that is blocked
 //! is not tried again in the same plan, because within one plan obstacles only grow.
 
+mod claims;
 mod demand;
 mod room;
 mod turns;

@@ -8,8 +8,12 @@ use crate::job::Trust;
 use crate::name::{NodeName, PoolName, ProviderName, Resource};
 use crate::pool::{Audience, Needs, Pool};
 use crate::reason::{BackoffKey, DrainKey, Reason};
-use crate::snapshot::Snapshot;
+use crate::runner::{Runner, RunnerState};
+use crate::snapshot::{Backoff, Snapshot};
 use crate::tenant::Scope;
+
+/// What a reason says of a forge that asks for patience.
+pub(super) const LIMITED: &str = "the forge limits the rate of calls";
 
 type Units = BTreeMap<Resource, u64>;
 type Nodes = BTreeMap<NodeName, Node>;
@@ -51,10 +55,8 @@ impl<'a> Room<'a> {
         if world.backoffs.is_empty() {
             return;
         }
-        for runner in world.active_runners() {
-            let Some(instance) = world.instance(runner.instance) else { continue };
-            let pool = world.fleet.pools.get(&runner.pool);
-            for key in BackoffKey::of(runner, instance, pool) {
+        for runner in world.active_runners().filter(|runner| !is_held_back(world, runner)) {
+            for key in concerning(world, runner) {
                 if let Some((key, _)) = world.backoffs.get_key_value(&key)
                     && tries(world, key, runner)
                 {
@@ -132,10 +134,15 @@ impl<'a> Room<'a> {
         self.provider_obstacles(pool, &mut found);
         self.backing_off(&BackoffKey::Pool(pool.name.clone()), &mut found);
         self.backing_off(&BackoffKey::Image(pool.image.clone()), &mut found);
-        self.backing_off(&BackoffKey::Scope(pool.forge.clone(), scope.clone()), &mut found);
+        let key = BackoffKey::Scope(pool.forge.clone(), scope.clone());
+        // A limit on an owner's calls is told once, for all its scopes.
+        let full = |backoff: &Backoff| backoff.full && backoff.until > self.world.now;
+        if !self.world.backoffs.get(&key).is_some_and(full) {
+            self.backing_off(&key, &mut found);
+        }
         if let Some(until) = self.world.limited_in(&pool.forge, scope) {
             let what = BackoffKey::Scope(pool.forge.clone(), scope.clone());
-            let because = "the forge limits the rate of calls".into();
+            let because = LIMITED.into();
             found.push(Reason::BackingOff { what, until, because });
         }
         found
@@ -191,6 +198,26 @@ impl<'a> Room<'a> {
         }
         self.place(&pool.provider, &pool.needs);
     }
+}
+
+/// True if something is tried with this runner after failures.
+pub(super) fn is_tried(world: &Snapshot, runner: &Runner) -> bool {
+    let tried = |key: &BackoffKey| world.backoffs.contains_key(key) && tries(world, key, runner);
+    !is_held_back(world, runner) && concerning(world, runner).iter().any(tried)
+}
+
+/// True if a runner was decided before a failure that now makes its launch wait. Nobody should count on
+/// it: another pool may serve its job meanwhile.
+pub(super) fn is_held_back(world: &Snapshot, runner: &Runner) -> bool {
+    let waits = |key: &BackoffKey| world.backoffs.get(key).is_some_and(|b| b.until > world.now);
+    let begun = world.instance(runner.instance).is_none_or(|one| one.launch.is_some());
+    runner.state == RunnerState::Pending && !begun && concerning(world, runner).iter().any(waits)
+}
+
+fn concerning(world: &Snapshot, runner: &Runner) -> Vec<BackoffKey> {
+    let pool = world.fleet.pools.get(&runner.pool);
+    let instance = world.instance(runner.instance);
+    instance.map_or(Vec::new(), |instance| BackoffKey::of(runner, instance, pool))
 }
 
 /// What a pool's audience has against a job.

@@ -69,7 +69,7 @@ pub(super) struct Turns<'a> {
 }
 
 /// Where a job stands in the order of service: the least comes first.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place<'a> {
     group: Group,
     share: Share,

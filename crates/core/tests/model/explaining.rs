@@ -87,7 +87,9 @@ fn following(reason: &Reason) -> Option<Reason> {
             Reason::Drained { what, who: "ada".into(), why: "x".into(), since: at(0) }
         }
         Reason::Drained { .. } => Reason::Gathering { pool, jobs: 5, until: at(1) },
-        Reason::Gathering { .. } => Reason::TrustUnknown(pool),
+        Reason::Gathering { .. } => Reason::BehindOlder,
+        Reason::BehindOlder => Reason::BehindOthers(pool),
+        Reason::BehindOthers(_) => Reason::TrustUnknown(pool),
         Reason::TrustUnknown(_) => Reason::NotTrusted(pool),
         Reason::NotTrusted(_) => Reason::RunnerStarting(remuda_core::runner::RunnerId(1)),
         Reason::RunnerStarting(id) => Reason::RunnerIdle(*id),

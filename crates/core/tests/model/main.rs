@@ -4,6 +4,8 @@
 //! weakness of RISE's that must not be ours. README.md lists where we do otherwise than RISE and why.
 
 #[cfg(test)]
+mod counterfactual;
+#[cfg(test)]
 mod explaining;
 #[cfg(test)]
 mod fairness;

@@ -361,6 +361,8 @@ fn reason() -> impl Strategy<Value = Reason> {
             jobs,
             until
         }),
+        Just(Reason::BehindOlder),
+        pool().prop_map(Reason::BehindOthers),
         pool().prop_map(Reason::TrustUnknown),
         pool().prop_map(Reason::NotTrusted),
         runner_id().prop_map(Reason::RunnerStarting),

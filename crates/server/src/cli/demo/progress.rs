@@ -60,6 +60,8 @@ fn in_general(reason: &Reason) -> String {
         | Reason::TenantAtCap { .. }
         | Reason::BackingOff { .. }
         | Reason::Proving { .. }
+        | Reason::BehindOlder
+        | Reason::BehindOthers(_)
         | Reason::TrustUnknown(_)
         | Reason::NotTrusted(_)
         | Reason::Quarantined { .. }
