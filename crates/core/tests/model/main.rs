@@ -24,6 +24,8 @@ mod pulse;
 #[cfg(test)]
 mod restrict;
 #[cfg(test)]
+mod small;
+#[cfg(test)]
 mod storage;
 #[cfg(test)]
 mod supply;
