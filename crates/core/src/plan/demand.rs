@@ -63,7 +63,8 @@ struct Planner<'a> {
     room: Room<'a>,
     turns: Turns<'a>,
     blocked: Vec<Blocked<'a>>,
-    /// A runner that was tried after failures is sent away: another may be tried.
+    /// A second look shows more: a runner that was tried after failures is sent away, or one was made to
+    /// idle that a job which waits for company could have.
     again: bool,
     supply: Supply<'a>,
     plan: Plan,
@@ -390,6 +391,11 @@ impl<'a> Planner<'a> {
                 break;
             }
             self.make(pool, scope, account);
+            let wants = |line: &Blocked<'_>| {
+                let fits = line.pools.iter().any(|fit| fit.name == pool.name);
+                fits && line.class.scope == *scope && unfit(pool, line.class.trust).is_none()
+            };
+            self.again |= self.blocked.iter().any(wants);
         }
     }
 

@@ -173,7 +173,7 @@ fn a_pool_waits_for_as_many_jobs_as_its_mode_says_and_no_longer_than_it_says() {
         let mut world = World::new(&fleet);
         for id in 1..jobs {
             world.hears(queued(id, "x"));
-            assert_eq!(world.why(id), ["gathering"], "{mode}");
+            assert_eq!(world.why(id)[0], "gathering", "{mode}");
         }
         world.hears(queued(jobs, "x"));
         assert_eq!(world.runners_of("small"), usize::try_from(jobs).unwrap(), "{mode}");

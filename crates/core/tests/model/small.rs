@@ -8,7 +8,7 @@ use proptest::sample::select;
 use remuda_core::Snapshot;
 use remuda_core::job::{Doubt, Job, JobState, Trust};
 use remuda_core::name::{ImageName, NodeName, PoolName, ProviderName, Resource};
-use remuda_core::pool::{Audience, Capacity};
+use remuda_core::pool::{Audience, Capacity, Gather};
 use remuda_core::reason::{BackoffKey, DrainKey};
 use remuda_core::runner::{
     Instance, InstanceId, InstanceState, LaunchCall, Outcome, Purpose, Registration, Runner,
@@ -16,7 +16,7 @@ use remuda_core::runner::{
 };
 use remuda_core::snapshot::{Backoff, Change, Drain, Proof};
 
-use crate::world::{at, fleet, forge, installation, job, scope};
+use crate::world::{at, fleet, forge, installation, job, scope, seconds};
 
 const SCOPES: [&str; 4] = ["org:acme", "org:other", "repo:solo/app", "repo:solo/lib"];
 const WANTED: [&str; 5] = ["x", "y", "x y", "", "gpu"];
@@ -71,6 +71,8 @@ pub(crate) struct WorldIs {
     tenants: Vec<TenantIs>,
     backoffs: Vec<(usize, bool, i64)>,
     drains: Vec<usize>,
+    /// A pool that waits for company.
+    gathers: Option<usize>,
     limited: Option<i64>,
     now: i64,
 }
@@ -112,12 +114,23 @@ pub(crate) fn worlds() -> impl Strategy<Value = WorldIs> {
         (
             prop_oneof![2 => Just(Vec::new()), 1 => backoffs],
             prop_oneof![4 => Just(Vec::new()), 1 => drains],
+            prop::option::weighted(0.3, 0..4_usize),
         ),
         prop::option::weighted(0.05, 50..300_i64),
         select(vec![100, 100, 3700, 9000]),
     )
         .prop_map(
-            |(pools, maxes, nodes, jobs, runners, tenants, (backoffs, drains), limited, now)| {
+            |(
+                pools,
+                maxes,
+                nodes,
+                jobs,
+                runners,
+                tenants,
+                (backoffs, drains, gathers),
+                limited,
+                now,
+            )| {
                 WorldIs {
                     pools,
                     maxes,
@@ -127,6 +140,7 @@ pub(crate) fn worlds() -> impl Strategy<Value = WorldIs> {
                     tenants,
                     backoffs,
                     drains,
+                    gathers,
                     limited,
                     now,
                 }
@@ -244,6 +258,10 @@ impl WorldIs {
         }
         let mut fleet = fleet(&text);
         for (index, is) in self.pools.iter().enumerate() {
+            if self.gathers == Some(index) {
+                let company = Gather { jobs: 2, wait: seconds(300) };
+                fleet.pools.get_mut(&pool_name(index)).unwrap().gather = company;
+            }
             if is.trusted {
                 fleet.pools.get_mut(&pool_name(index)).unwrap().audience = Audience::TrustedOnly;
             }
