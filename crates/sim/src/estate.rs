@@ -161,9 +161,24 @@ fn declared() -> Arc<Fleet> {
         providers: providers.into(),
         images: [(image.name.clone(), image)].into(),
         pools: pools.into_iter().map(|pool| (pool.name.clone(), pool)).collect(),
-        tenants: Tenants { default: Terms { cap: 5, ..Terms::default() }, ..Tenants::default() },
+        tenants: tenants(),
         ..Fleet::default()
     })
+}
+
+/// One has more weight, one a floor, one a cap of its own.
+fn tenants() -> Tenants {
+    let default = Terms { cap: 5, floor: 0, weight: 1 };
+    let named = [
+        ("acme", Terms { weight: 3, ..default }),
+        ("other", Terms { cap: 3, ..default }),
+        ("solo", Terms { floor: 2, ..default }),
+    ];
+    let named = named.map(|(login, terms)| {
+        let login = Login::new(login).expect(SURE);
+        ((forge(), login), (None, terms))
+    });
+    Tenants { default, by_login: named.into(), ..Tenants::default() }
 }
 
 fn github(scopes: Vec<Scope>) -> Forge {

@@ -8,6 +8,7 @@
 mod calls;
 mod database;
 mod estate;
+mod fair;
 pub mod hardship;
 mod life;
 mod look;

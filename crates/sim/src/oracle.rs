@@ -37,7 +37,7 @@ pub(crate) fn limits(truth: &Truth, books: &Snapshot) -> Verdict {
     }
     for (_, scope, _) in owners() {
         let count = count(&|instance| instance.scope.owner() == scope.owner());
-        if count > fleet.tenants.default.cap {
+        if count > fleet.tenants.terms_of(&truth.forge, scope.owner()).cap {
             return Err(format!("owner {} really has {count} runners", scope.owner()));
         }
     }

@@ -323,11 +323,23 @@ impl<R: Rules + Clone> World<R> {
             self.note(|| event.text.to_string());
         }
         self.recognize(&turn.batch);
+        let mut made = Vec::new();
         for change in turn.batch.changes.iter().filter(|change| change.is_durable()) {
+            if let Change::Runner(row) = change
+                && self.database.books().runner(row.id).is_none()
+            {
+                made.push((**row).clone());
+            }
             oracle::chain(&self.truth, self.database.books(), change)?;
             self.database.write(std::slice::from_ref(change), 0);
         }
         self.database.write(&[], decoded);
+        self.fairness.check(
+            self.database.books(),
+            &made,
+            self.now,
+            self.settings.hardship.level,
+        )?;
         self.report.commits += u64::from(writes);
         Ok(())
     }

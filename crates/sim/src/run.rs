@@ -14,6 +14,7 @@ use remuda_core::{Action, Timestamp};
 use crate::calls::{self, Effect, Step};
 use crate::database::Database;
 use crate::estate;
+use crate::fair::Fairness;
 use crate::hardship::Hardship;
 use crate::marks::{Mark, Marks};
 use crate::oracle::{self, Verdict};
@@ -177,6 +178,7 @@ pub(crate) struct World<R> {
     pub(crate) replicas: [Replica<R>; 2],
     pub(crate) outside: Outside,
     pub(crate) watch: Watch,
+    pub(crate) fairness: Fairness,
     arrived: u32,
     /// Webhooks that are days late and still to come.
     late: BTreeSet<(Timestamp, u64)>,
@@ -220,6 +222,7 @@ impl<R: Rules + Clone> World<R> {
             replicas: [Replica::new(), Replica::new()],
             outside: Outside::default(),
             watch: Watch::default(),
+            fairness: Fairness::default(),
             arrived: 0,
             late: BTreeSet::new(),
             emptied: BTreeMap::new(),

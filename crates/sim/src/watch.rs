@@ -134,7 +134,8 @@ fn has_room(truth: &Truth, job: &TrueJob) -> bool {
         u32::try_from(truth.instances.values().filter(|instance| of(instance)).count())
             .unwrap_or(u32::MAX)
     };
-    count(&|instance| instance.scope.owner() == owner) < fleet.tenants.default.cap
+    count(&|instance| instance.scope.owner() == owner)
+        < fleet.tenants.terms_of(&truth.forge, owner).cap
         && fleet.pools.values().any(|pool| {
             let provider = fleet.providers.get(&pool.provider).and_then(|provider| provider.max);
             pool.labels.satisfies(&job.labels)

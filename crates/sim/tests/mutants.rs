@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use remuda_core::controller::Rules;
-use remuda_core::fleet::Fleet;
+use remuda_core::fleet::{Fleet, Terms};
 use remuda_core::job::{Conclusion, JobState};
 use remuda_core::observation::{Call, Cause, JobSeen, Observation, Source, Subject};
 use remuda_core::reason::Reason;
@@ -15,6 +15,7 @@ use remuda_core::runner::{
     Instance, InstanceState, LaunchCall, Outcome, Runner, RunnerId, RunnerState,
 };
 use remuda_core::snapshot::{Backoff, Change, Looked};
+use remuda_core::tenant::Met;
 use remuda_core::{Action, Plan, Snapshot, Timestamp, actions, observe, plan, settle};
 use remuda_sim::{Hardship, Level, Settings, simulate, simulate_with};
 
@@ -184,6 +185,11 @@ const MUTANTS: &[Mutant] = &[
     },
     Mutant { wrong: "a blocked job blocks those behind it", plan: blocks_the_line, ..CROWDED },
     Mutant { wrong: "the tenant's cap is ignored", plan: ignores_caps, ..CROWDED },
+    Mutant { wrong: "a tenant has another's cap", plan: swaps_caps, ..CROWDED },
+    Mutant { wrong: "weights are ignored", plan: ignores_weights, ..CROWDED },
+    Mutant { wrong: "floors are ignored", plan: ignores_floors, ..CROWDED },
+    Mutant { wrong: "jobs are served by their number, not in turn", plan: by_number, ..CROWDED },
+    Mutant { wrong: "the last turn is forgotten", plan: forgets_turns, ..CROWDED },
     Mutant { wrong: "no idle runners are kept", plan: keeps_none_idle, ..SOUND },
     Mutant { wrong: "a blocked job is not told why", plan: says_nothing, ..CROWDED },
     Mutant {
@@ -542,12 +548,61 @@ fn blocks_the_line(world: &Snapshot) -> Plan {
     plan
 }
 
-fn ignores_caps(world: &Snapshot) -> Plan {
+/// A plan by other terms for the tenants.
+fn by_terms(world: &Snapshot, change: impl Fn(&mut Terms)) -> Plan {
     let mut world = world.clone();
     let mut fleet = (*world.fleet).clone();
-    fleet.tenants.default.cap = 1000;
+    change(&mut fleet.tenants.default);
+    fleet.tenants.by_login.values_mut().for_each(|(_, terms)| change(terms));
     world.fleet = Arc::new(fleet);
     plan(&world)
+}
+
+fn ignores_caps(world: &Snapshot) -> Plan {
+    by_terms(world, |terms| terms.cap = 1000)
+}
+
+fn swaps_caps(world: &Snapshot) -> Plan {
+    let cap = world.fleet.tenants.default.cap;
+    by_terms(world, |terms| terms.cap = cap)
+}
+
+fn ignores_weights(world: &Snapshot) -> Plan {
+    by_terms(world, |terms| terms.weight = 1)
+}
+
+fn ignores_floors(world: &Snapshot) -> Plan {
+    by_terms(world, |terms| terms.floor = 0)
+}
+
+fn without_turns(world: &Snapshot) -> Vec<Change> {
+    let met = world.tenants().cloned();
+    met.map(|met| Change::Tenant(Box::new(Met { served_at: None, ..met }))).collect()
+}
+
+fn forgets_turns(world: &Snapshot) -> Plan {
+    plan(&bent(world, without_turns(world)))
+}
+
+fn by_number(world: &Snapshot) -> Plan {
+    let ageless = world.jobs().cloned().map(|mut job| {
+        job.attempt.queued_at = Timestamp::from_millis(0);
+        Change::Job(Box::new(job))
+    });
+    let mut world = bent(world, ageless.chain(without_turns(world)));
+    // Nobody is overdue either.
+    let now = std::mem::replace(&mut world.now, Timestamp::from_millis(0));
+    let mut plan = plan(&world);
+    world.now = now;
+    for change in &mut plan.changes {
+        if let Change::Runner(row) = change
+            && row.state == RunnerState::Pending
+        {
+            row.since = remuda_core::runner::Since::default();
+            row.since.enter(RunnerState::Pending, now);
+        }
+    }
+    plan
 }
 
 fn keeps_none_idle(world: &Snapshot) -> Plan {
