@@ -47,6 +47,8 @@ fn the_url_of_a_database_is_a_secret() {
     let token = FILE.find("[[forge.hub.app]]").unwrap()..FILE.find("[provider").unwrap();
     let declared = FILE.replace(&FILE[token], "").replace("env = { API_TOKEN = \"hunter2\" }", "");
     let declared = declared.replace("hunter2", "env:A");
+    let of_one = "kind = \"process\"\nnode = \"a\"\ndirectory = \"/srv/runners\"";
+    let declared = declared.replace("kind = \"process\"", of_one);
     let text = server("env:REMUDA_DATABASE_URL") + &declared;
     let fleet = parse(&[Source { name: "fleet.toml", text: &text }]).unwrap();
     let reference = SecretRef::Env("REMUDA_DATABASE_URL".into());

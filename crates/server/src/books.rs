@@ -14,6 +14,9 @@ use secrecy::SecretString;
 /// The one holder of a database whose directory only one server can lock: a successor need not wait.
 const LOCAL: &str = "local";
 
+/// Most characters of a machine's name in a holder's.
+const HOST_CHARS_MAX: usize = 64;
+
 /// Where the books are.
 #[derive(Debug)]
 pub(crate) enum Place {
@@ -66,11 +69,14 @@ impl Place {
     }
 }
 
-/// This machine's name, for people, and what no other process has, be it on the same machine and under
-/// the same number.
+/// This machine's name and the process, for people, and what no other process has, be it on the same
+/// machine and under the same number.
 fn holder() -> String {
     let mut random = [0; 4];
     SystemRandom::new().fill(&mut random).expect("the kernel has random bytes once it has booted");
     let name = rustix::system::uname();
-    format!("{}-{:08x}", name.nodename().to_string_lossy(), u32::from_be_bytes(random))
+    let plain = |c: &char| c.is_ascii_alphanumeric() || "-._".contains(*c);
+    let host: String =
+        name.nodename().to_string_lossy().chars().filter(plain).take(HOST_CHARS_MAX).collect();
+    format!("{host}/{}/{:08x}", std::process::id(), u32::from_be_bytes(random))
 }
