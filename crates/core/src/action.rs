@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::hook::HookKey;
 use crate::job::JobKey;
 use crate::label::LabelSet;
 use crate::name::{ForgeName, GroupName, ImageName, NodeName, PoolName, ProviderName, RunnerName};
@@ -23,6 +24,28 @@ pub enum Action {
     Destroy(Destroy),
     /// Ask the outside.
     Look(Look),
+    /// Have a delivery sent again.
+    Redeliver(Redeliver),
+}
+
+/// A delivery to be sent again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redeliver {
+    /// The forge.
+    pub forge: ForgeName,
+    /// Whose delivery it is.
+    pub hook: HookKey,
+    /// The delivery.
+    pub guid: Arc<str>,
+    /// The attempt to repeat.
+    pub id: u64,
+}
+
+impl Redeliver {
+    /// What the call is about.
+    pub fn subject(&self) -> Subject {
+        Subject::Redelivery(self.forge.clone(), self.hook.clone(), self.guid.clone())
+    }
 }
 
 /// What a launch needs.
@@ -100,6 +123,8 @@ pub enum Look {
         forge: ForgeName,
         /// The scope.
         scope: Scope,
+        /// Where to look.
+        reach: Reach,
     },
     /// The registrations of a scope.
     Runners {
@@ -108,6 +133,17 @@ pub enum Look {
         /// The scope.
         scope: Scope,
     },
+    /// The failed deliveries of a hook.
+    Deliveries {
+        /// The forge.
+        forge: ForgeName,
+        /// The hook.
+        hook: HookKey,
+        /// Back to this instant.
+        since: Timestamp,
+        /// Where a reading that was too long goes on.
+        from: Option<Arc<str>>,
+    },
     /// What a provider has, and what its nodes have room for.
     Instances {
         /// The provider.
@@ -115,7 +151,39 @@ pub enum Look {
     },
 }
 
+/// How far a listing of open jobs goes in an organization. A repository's own is always whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// Repositories to look at in any case, at most [`Reach::ACTIVE_MAX`]: they had jobs lately.
+    pub active: BTreeSet<Repository>,
+    /// Of the others, those behind this one, in the order of their names.
+    pub after: Option<Repository>,
+    /// How many of the others.
+    pub others: usize,
+    /// Most calls that count against a budget.
+    pub calls_max: u32,
+}
+
+impl Reach {
+    /// Most repositories looked at in any case. GitHub takes four calls for each, and admits 900 in a
+    /// minute for everything.
+    pub const ACTIVE_MAX: usize = 50;
+    /// Most others.
+    pub const OTHERS: usize = 25;
+}
+
 impl Action {
+    /// The forge that is called, if one is.
+    pub fn forge(&self) -> Option<&ForgeName> {
+        match self {
+            Self::Launch(launch) => Some(&launch.forge),
+            Self::Deregister(deregister) => Some(&deregister.forge),
+            Self::Look(look) => look.forge(),
+            Self::Redeliver(redeliver) => Some(&redeliver.forge),
+            Self::Destroy(_) => None,
+        }
+    }
+
     /// What the call is about.
     pub fn subject(&self) -> Subject {
         match self {
@@ -123,17 +191,32 @@ impl Action {
             Self::Deregister(deregister) => deregister.subject.clone(),
             Self::Destroy(destroy) => Subject::Instance(destroy.instance),
             Self::Look(look) => look.subject(),
+            Self::Redeliver(redeliver) => redeliver.subject(),
         }
     }
 }
 
 impl Look {
+    /// The forge that is asked, if one is.
+    pub fn forge(&self) -> Option<&ForgeName> {
+        match self {
+            Self::Job { key, .. } => Some(&key.forge),
+            Self::Jobs { forge, .. }
+            | Self::Runners { forge, .. }
+            | Self::Deliveries { forge, .. } => Some(forge),
+            Self::Instances { .. } => None,
+        }
+    }
+
     /// What is looked at.
     pub fn subject(&self) -> Subject {
         match self {
             Self::Job { key, .. } => Subject::Job(key.clone()),
-            Self::Jobs { forge, scope } => Subject::Jobs(forge.clone(), scope.clone()),
+            Self::Jobs { forge, scope, .. } => Subject::Jobs(forge.clone(), scope.clone()),
             Self::Runners { forge, scope } => Subject::Runners(forge.clone(), scope.clone()),
+            Self::Deliveries { forge, hook, .. } => {
+                Subject::Deliveries(forge.clone(), hook.clone())
+            }
             Self::Instances { provider } => Subject::Instances(provider.clone()),
         }
     }

@@ -6,8 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::action::{Action, Deregister, Destroy, Launch, Look};
+use crate::budget::{Credential, Lane, Purse};
+use crate::demand::sweeps;
 use crate::fleet::Polls;
 use crate::health::{backoff, obstacle, tries};
+use crate::hook;
 use crate::job::{Job, JobState};
 use crate::name::{ForgeName, Login, NodeName, ProviderName};
 use crate::observation::Subject;
@@ -32,6 +35,7 @@ pub fn actions(world: &Snapshot) -> Vec<Action> {
     due.extend(deregistrations(world, &patience));
     due.extend(destructions(world, &scopes));
     due.extend(looks(world, &scopes, &patience).into_iter().map(Action::Look));
+    due.extend(hook::due(world, |subject| patient(world, subject)));
     due
 }
 
@@ -48,8 +52,11 @@ pub(crate) fn next_try(world: &Snapshot, subject: &Subject) -> Option<Timestamp>
 
 /// Owners whose calls a forge limits.
 struct Patience<'a> {
-    world: &'a Snapshot,
     limited: BTreeSet<(&'a ForgeName, &'a Login)>,
+    /// What is left to owners, as far as it is known.
+    purses: BTreeMap<(&'a ForgeName, &'a Login), Purse>,
+    /// What is left to the tokens.
+    tokens: BTreeMap<&'a ForgeName, Purse>,
 }
 
 impl<'a> Patience<'a> {
@@ -64,12 +71,26 @@ impl<'a> Patience<'a> {
             | BackoffKey::Image(_)
             | BackoffKey::Node(..) => None,
         });
-        Self { world, limited: limited.collect() }
+        let mut patience =
+            Self { limited: limited.collect(), purses: BTreeMap::new(), tokens: BTreeMap::new() };
+        for (forge, credential, budget) in world.budgets() {
+            let purse = match credential {
+                Credential::App { owner: Some(owner), .. } => {
+                    patience.purses.entry((forge, owner)).or_default()
+                }
+                Credential::App { owner: None, .. } => continue,
+                Credential::Token => patience.tokens.entry(forge).or_default(),
+            };
+            purse.add(budget, world.now);
+        }
+        patience
     }
 
-    /// True if a call for `scope` may be made as far as the forge's limits go.
-    fn allows(&self, forge: &ForgeName, scope: &Scope) -> bool {
-        self.world.limited_until(forge).is_none() && !self.limited.contains(&(forge, scope.owner()))
+    /// True if a call of this lane may be made for `scope` as far as the forge's limits go.
+    fn allows(&self, forge: &ForgeName, scope: &Scope, lane: Lane) -> bool {
+        let place = (forge, scope.owner());
+        let purse = self.purses.get(&place).or_else(|| self.tokens.get(forge));
+        !self.limited.contains(&place) && purse.is_none_or(|purse| purse.spendable(lane) > 0)
     }
 }
 
@@ -89,7 +110,7 @@ fn launches(world: &Snapshot, patience: &Patience<'_>) -> Vec<Action> {
         let taken = under_way.entry(&instance.provider).or_default();
         let ready = instance.state == InstanceState::Planned
             && (seen || !world.adopted)
-            && patience.allows(&runner.forge, &runner.scope)
+            && patience.allows(&runner.forge, &runner.scope, Lane::Registration)
             && *taken < provider.launches_max;
         if !ready {
             continue;
@@ -173,7 +194,8 @@ fn deregistrations(world: &Snapshot, patience: &Patience<'_>) -> Vec<Action> {
     });
     runners
         .chain(strays)
-        .filter(|call| patience.allows(&call.forge, &call.scope) && patient(world, &call.subject))
+        .filter(|call| patience.allows(&call.forge, &call.scope, Lane::Deregistration))
+        .filter(|call| patient(world, &call.subject))
         .map(Action::Deregister)
         .collect()
 }
@@ -317,21 +339,27 @@ fn looks(
             due.push(Look::Instances { provider: provider.name.clone() });
         }
     }
+    let mut unswept = Vec::new();
     for ((forge, scope), polled) in scopes {
-        if !patience.allows(forge, scope) {
-            continue;
-        }
-        let (forge, scope) = ((*forge).clone(), (*scope).clone());
-        let polls = world.fleet.forges.get(&forge).map_or_else(Polls::default, |f| f.polls);
-        if look_due(world, &Subject::Runners(forge.clone(), scope.clone()), polled.every) {
+        let (forge, scope) = (*forge, *scope);
+        let subject = Subject::Runners(forge.clone(), scope.clone());
+        if patience.allows(forge, scope, Lane::Runners) && look_due(world, &subject, polled.every) {
             due.push(Look::Runners { forge: forge.clone(), scope: scope.clone() });
         }
-        if look_due(world, &Subject::Jobs(forge.clone(), scope.clone()), polls.jobs) {
-            due.push(Look::Jobs { forge, scope });
+        let Some(every) = sweep_of(world, forge) else { continue };
+        let subject = Subject::Jobs(forge.clone(), scope.clone());
+        if patience.allows(forge, scope, Lane::Sweep) && look_due(world, &subject, every) {
+            unswept.push((forge, scope));
         }
     }
+    due.extend(sweeps(world, unswept));
     due.extend(job_looks(world, patience));
     due
+}
+
+/// How often a forge's open jobs are listed, if they are.
+fn sweep_of(world: &Snapshot, forge: &ForgeName) -> Option<Duration> {
+    world.fleet.forges.get(forge).and_then(|forge| forge.demand.sweep)
 }
 
 fn look_due(world: &Snapshot, subject: &Subject, every: Duration) -> bool {
@@ -430,7 +458,8 @@ fn is_awaited(world: &Snapshot, instance: &Instance) -> bool {
 
 fn job_looks(world: &Snapshot, patience: &Patience<'_>) -> Vec<Look> {
     let open = world.open.iter().filter_map(|key| world.job(key));
-    open.filter(|job| patience.allows(&job.key.forge, &job.scope) && job_look_due(world, job))
+    open.filter(|job| patience.allows(&job.key.forge, &job.scope, Lane::Read))
+        .filter(|job| job_look_due(world, job))
         .map(|job| Look::Job {
             key: job.key.clone(),
             scope: job.scope.clone(),
@@ -448,13 +477,18 @@ fn job_look_due(world: &Snapshot, job: &Job) -> bool {
     } else {
         let forge = world.fleet.forges.get(&job.key.forge);
         let polls = forge.map_or_else(Polls::default, |forge| forge.polls);
-        // One listing shows what so many reads would: after a restart, all jobs would be due at once.
-        let listing = world.looked(&Subject::Jobs(job.key.forge.clone(), job.scope.clone()));
-        let listed = listing.asked_at.is_some() || listing.failures > 0;
-        job.attempt.state == JobState::InProgress
-            && world.now.since(job.attempt.fact_at) >= polls.job
-            && listed
+        let swept = sweep_of(world, &job.key.forge).is_some();
+        let old = world.now.since(job.attempt.fact_at) >= polls.job;
+        // Where nothing is swept, only a read tells of a queued job that was cancelled.
+        old && job.is_open()
+            && (!swept || job.attempt.state == JobState::InProgress && was_swept(world, job))
     };
     due && world.fleet.forges.contains_key(&job.key.forge)
         && patient(world, &Subject::Job(job.key.clone()))
+}
+
+/// One sweep shows what so many reads would: after a restart, all jobs would be due at once.
+fn was_swept(world: &Snapshot, job: &Job) -> bool {
+    let sweep = world.looked(&Subject::Jobs(job.key.forge.clone(), job.scope.clone()));
+    sweep.asked_at.is_some() || sweep.failures > 0
 }

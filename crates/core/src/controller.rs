@@ -237,7 +237,7 @@ impl<R: Rules> Controller<R> {
             let bounded = match &action {
                 Action::Launch(_) => true,
                 Action::Deregister(_) | Action::Destroy(_) => self.calls.len() < CALLS_MAX,
-                Action::Look(_) => self.calls.len() < LOOKS_MAX,
+                Action::Look(_) | Action::Redeliver(_) => self.calls.len() < LOOKS_MAX,
             };
             if self.calls.contains_key(&subject) || !bounded || !subjects.insert(subject.clone()) {
                 continue;

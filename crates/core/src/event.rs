@@ -57,7 +57,6 @@ pub(crate) fn tell(world: &Snapshot, change: &Change) -> Option<Event> {
         | Change::ForgetRunner(_)
         | Change::Capacity(..)
         | Change::Looked(..)
-        | Change::Limited(..)
         | Change::Note(_) => None,
     }
 }

@@ -1,7 +1,10 @@
 //! Facts about the outside. Deliveries, listings and answers to calls all arrive as these.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::budget::{Budget, Credential};
+use crate::hook::{FailedDelivery, HookKey};
 use crate::job::{Conclusion, JobKey, JobState, RunnerRef, Title};
 use crate::label::Wanted;
 use crate::name::{ForgeName, NodeName, ProviderName, RunnerName};
@@ -31,8 +34,19 @@ pub enum Observation {
         scope: Scope,
         /// When the listing was begun.
         asked_at: Timestamp,
-        /// Every job that was waiting, queued or in progress.
+        /// Every job that was waiting, queued or in progress where it was looked.
         all: Vec<JobSeen>,
+        /// Where it was looked.
+        covered: Covered,
+    },
+    /// A listing of open jobs cost so many calls.
+    Spent {
+        /// At this forge.
+        forge: ForgeName,
+        /// In this scope.
+        scope: Scope,
+        /// Calls that count against a budget.
+        calls: u32,
     },
     /// The registrations of a scope.
     Runners {
@@ -103,17 +117,63 @@ pub enum Observation {
         /// For people, without secrets.
         message: Arc<str>,
     },
-    /// What is left of a forge's budget of calls.
+    /// Failed deliveries of a hook were listed.
+    Deliveries {
+        /// At this forge.
+        forge: ForgeName,
+        /// Of this hook.
+        hook: HookKey,
+        /// When the listing was begun.
+        asked_at: Timestamp,
+        /// Those of which no attempt succeeded.
+        failed: Vec<FailedDelivery>,
+        /// Where it goes on, if it was too long to be read at once.
+        next: Option<Arc<str>>,
+    },
+    /// The forge will send a delivery again.
+    Redelivered {
+        /// At this forge.
+        forge: ForgeName,
+        /// Of this hook.
+        hook: HookKey,
+        /// Which.
+        guid: Arc<str>,
+    },
+    /// What a forge leaves to a credential.
     Budget {
         /// The forge.
         forge: ForgeName,
-        /// Calls left.
-        remaining: u64,
-        /// When it is filled again.
-        resets_at: Timestamp,
+        /// Whose calls are counted.
+        credential: Credential,
+        /// What is left of them.
+        budget: Budget,
     },
     /// A person's order.
     Order(Order),
+}
+
+/// Where a listing of open jobs looked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Covered {
+    /// Everywhere in the scope.
+    Whole,
+    /// In some repositories; of the others it says nothing.
+    Part {
+        /// Which.
+        repositories: BTreeSet<Repository>,
+        /// Behind which the next listing goes on; none if it begins anew.
+        next: Option<Repository>,
+    },
+}
+
+impl Covered {
+    /// True if it was looked there.
+    pub fn has(&self, repository: &Repository) -> bool {
+        match self {
+            Self::Whole => true,
+            Self::Part { repositories, .. } => repositories.contains(repository),
+        }
+    }
 }
 
 /// What calls are about. One call is in flight per subject.
@@ -133,6 +193,10 @@ pub enum Subject {
     Runners(ForgeName, Scope),
     /// What a provider has.
     Instances(ProviderName),
+    /// The failed deliveries of a hook.
+    Deliveries(ForgeName, HookKey),
+    /// One delivery that is to be sent again.
+    Redelivery(ForgeName, HookKey, Arc<str>),
 }
 
 /// A registration at the forge that bears our name and that no row explains.
@@ -159,6 +223,8 @@ pub enum Call {
     Destroy,
     /// A listing or read.
     Look,
+    /// A delivery is to be sent again.
+    Redeliver,
 }
 
 /// Why a call failed, as far as it decides what to do.

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::budget::{Budget, Credential, PurseKey};
 use crate::fleet::Fleet;
+use crate::hook::{HookKey, Undelivered, Watch};
 use crate::job::{Job, JobKey, JobState, Trust};
 use crate::label::Wanted;
 use crate::name::{ForgeName, InstallationId, ProviderName, RunnerName};
@@ -11,8 +13,10 @@ use crate::observation::{StrayRegistration, Subject};
 use crate::pool::Capacity;
 use crate::reason::{BackoffKey, DrainKey};
 use crate::runner::{Instance, InstanceId, InstanceState, Runner, RunnerId, RunnerState};
-use crate::tenant::{Met, Scope, TenantKey};
+use crate::tenant::{Met, Repository, Scope, TenantKey};
 use crate::time::Timestamp;
+
+pub use crate::note::Note;
 
 /// A row's new value. Applying one twice is the same as applying it once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,19 +54,8 @@ pub enum Change {
     Capacity(ProviderName, Option<Capacity>),
     /// When something was looked at. Not stored.
     Looked(Subject, Looked),
-    /// A forge asks for patience. Not stored: it will say so again.
-    Limited(ForgeName, Timestamp),
     /// What is only ever remembered.
     Note(Note),
-}
-
-/// What is remembered and never stored: a restart costs no more than asking again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Note {
-    /// A job is still as its row says, as of this instant. A row that is written for another reason
-    /// takes it along. One that is not says an earlier time after a restart, which nothing that may
-    /// still arrive contradicts: whatever was asked before died with who asked.
-    Confirmed(JobKey, Timestamp),
 }
 
 impl Change {
@@ -80,11 +73,7 @@ impl Change {
             | Self::Next { .. }
             | Self::ForgetJob(_)
             | Self::ForgetRunner(_) => true,
-            Self::Orphan(..)
-            | Self::Capacity(..)
-            | Self::Looked(..)
-            | Self::Limited(..)
-            | Self::Note(_) => false,
+            Self::Orphan(..) | Self::Capacity(..) | Self::Looked(..) | Self::Note(_) => false,
         }
     }
 }
@@ -179,6 +168,8 @@ pub struct Looked {
     pub failed_at: Option<Timestamp>,
     /// How many failed in a row.
     pub failures: u32,
+    /// Calls that the last one took of a budget.
+    pub cost: u32,
 }
 
 /// Jobs that are alike to the planner.
@@ -232,7 +223,11 @@ pub struct Snapshot {
     pub(crate) next_instance: InstanceId,
     pub(crate) capacity: BTreeMap<ProviderName, Capacity>,
     pub(crate) looked: BTreeMap<Subject, Looked>,
-    pub(crate) limited: BTreeMap<ForgeName, Timestamp>,
+    pub(crate) budgets: BTreeMap<(ForgeName, Credential), Budget>,
+    pub(crate) rests: BTreeMap<PurseKey, Timestamp>,
+    pub(crate) swept: BTreeMap<(ForgeName, Scope), Repository>,
+    pub(crate) hooks: BTreeMap<(ForgeName, HookKey), Watch>,
+    pub(crate) undelivered: BTreeMap<(ForgeName, HookKey), BTreeMap<Arc<str>, Undelivered>>,
     /// Demand by class, oldest first. Derived from `jobs`.
     pub(crate) queue: BTreeMap<Class, BTreeSet<(Timestamp, JobKey)>>,
     /// Jobs that are open or in doubt. Derived from `jobs`.
@@ -273,7 +268,11 @@ impl Snapshot {
             next_instance: InstanceId(1),
             capacity: BTreeMap::new(),
             looked: BTreeMap::new(),
-            limited: BTreeMap::new(),
+            budgets: BTreeMap::new(),
+            rests: BTreeMap::new(),
+            swept: BTreeMap::new(),
+            hooks: BTreeMap::new(),
+            undelivered: BTreeMap::new(),
             queue: BTreeMap::new(),
             open: BTreeSet::new(),
             ended: BTreeSet::new(),
@@ -375,14 +374,9 @@ impl Snapshot {
         self.looked.get(subject).copied().unwrap_or_default()
     }
 
-    /// Until when a forge asks for patience, if it does.
-    pub fn limited_until(&self, forge: &ForgeName) -> Option<Timestamp> {
-        self.limited.get(forge).copied().filter(|until| *until > self.now)
-    }
-
     /// Until when a forge asks for patience with the calls of one owner, if it does.
     pub fn limited_in(&self, forge: &ForgeName, scope: &Scope) -> Option<Timestamp> {
-        self.owner_limited(forge, scope).max(self.limited_until(forge))
+        self.owner_limited(forge, scope).max(self.token_spent(forge, scope.owner()))
     }
 
     /// The same, of the owner alone.
@@ -397,7 +391,9 @@ impl Snapshot {
             | BackoffKey::Image(_)
             | BackoffKey::Node(..) => None,
         });
-        mine.filter(|until| *until > self.now).max()
+        let owner = scope.owner();
+        let spent = self.exhausted_until(forge, owner).filter(|_| self.is_installed(forge, owner));
+        mine.filter(|until| *until > self.now).chain(spent).max()
     }
 
     /// Jobs that are not over, or in doubt.
@@ -471,10 +467,7 @@ impl Snapshot {
             Change::Looked(subject, looked) => {
                 put(&mut self.looked, subject, Some(looked).filter(|l| **l != Looked::default()));
             }
-            Change::Limited(forge, until) => {
-                self.limited.insert(forge.clone(), *until);
-            }
-            Change::Note(Note::Confirmed(key, at)) => self.confirm(key, *at),
+            Change::Note(note) => self.remember(note),
         }
     }
 
@@ -515,15 +508,6 @@ impl Snapshot {
             self.open.insert(job.key.clone());
         }
         self.jobs.insert(job.key.clone(), job);
-    }
-
-    fn confirm(&mut self, key: &JobKey, at: Timestamp) {
-        let Some(job) = self.jobs.get_mut(key) else { return };
-        let before = (job.attempt.fact_at, key.clone());
-        job.attempt.fact_at = at;
-        if self.ended.remove(&before) {
-            self.ended.insert((at, before.1));
-        }
     }
 
     fn enter_scope(&mut self, forge: &ForgeName, scope: &Scope) {
@@ -570,7 +554,7 @@ fn gone_at(runner: &Runner) -> Timestamp {
     runner.since.at(RunnerState::Gone).unwrap_or_default()
 }
 
-fn put<K: Ord + Clone, V: Clone>(rows: &mut BTreeMap<K, V>, key: &K, value: Option<&V>) {
+pub(crate) fn put<K: Ord + Clone, V: Clone>(rows: &mut BTreeMap<K, V>, key: &K, value: Option<&V>) {
     match value {
         Some(value) => rows.insert(key.clone(), value.clone()),
         None => rows.remove(key),

@@ -197,12 +197,24 @@ fn forges_are_checked() {
     forge("scopes = [\"org:a\", \"org:A\"]", &["3:20 forge \"hub\": \"scopes\" lists this twice"]);
     forge("kind = \"gitlab\"", &["3:8 forge \"hub\": \"kind\" cannot be \"gitlab\""]);
     forge(
-        "polls = { jobs = 120 }",
-        &["3:18 forge \"hub\": \"jobs\" takes a duration with a unit, not a whole number"],
+        "polls = { job = 120 }",
+        &["3:17 forge \"hub\": \"job\" takes a duration with a unit, not a whole number"],
     );
     forge(
-        "polls = { jobs = \"0s\" }",
-        &["3:18 forge \"hub\": \"jobs\": must be longer than nothing"],
+        "polls = { job = \"0s\" }",
+        &["3:17 forge \"hub\": \"job\": must be longer than nothing"],
+    );
+    forge(
+        "demand = { sweep = \"0s\", budget = \"0%\", webhooks = 1 }",
+        &[
+            "3:20 forge \"hub\": \"sweep\": must be longer than nothing",
+            "3:35 forge \"hub\": \"budget\": \"0%\" is not a share from \"1%\" to \"100%\"",
+            "3:52 forge \"hub\": \"webhooks\" takes `true` or `false`, not a whole number",
+        ],
+    );
+    forge(
+        "demand = { webhooks = false, sweep = \"off\" }",
+        &["3:38 forge \"hub\": without webhooks and sweeps, nothing tells of jobs"],
     );
     forge(
         "app = [{ id = 0 }]",
@@ -214,6 +226,18 @@ fn forges_are_checked() {
     forge(
         "hook = [{ secret = \"env:A\" }, { secret = \"env:B\" }]",
         &["3:31 forge \"hub\": two hooks have no id; only one can stand for all others"],
+    );
+    forge(
+        "hook = [{ secret = \"env:A\", scope = \"org:a\" }]",
+        &["3:9 forge \"hub\": \"scope\" needs \"id\" beside it"],
+    );
+    forge(
+        "hook = [{ secret = \"env:A\", id = 1, scope = \"enterprise:a\" }]",
+        &["3:45 forge \"hub\": \"scope\": an enterprise's hook cannot be asked about"],
+    );
+    forge(
+        "demand = { webhooks = false, redelivery = \"5m\" }",
+        &["3:43 forge \"hub\": deliveries that are not taken cannot be sent again"],
     );
     forge("hook = [{ secret = [] }]", &["3:20 forge \"hub\": \"secret\" must name at least one"]);
     forge(

@@ -54,8 +54,9 @@ const BASE: &[(&str, &str, Keys)] = &[
     ("server", "[server]", &[]),
     ("forge.NAME", "[forge.github]", &[("token", "\"env:T\"")]),
     ("forge.NAME.polls", "[forge.github.polls]", &[]),
+    ("forge.NAME.demand", "[forge.github.demand]", &[]),
     ("forge.NAME.app", "[[forge.github.app]]", &[("id", "1"), ("private_key", "\"env:K\"")]),
-    ("forge.NAME.hook", "[[forge.github.hook]]", &[("secret", "\"env:S\"")]),
+    ("forge.NAME.hook", "[[forge.github.hook]]", &[("id", "7"), ("secret", "\"env:S\"")]),
     (
         "provider.NAME",
         "[provider.local]",

@@ -175,7 +175,7 @@ fn every_value_of_another_type_is_found_where_it_stands() {
             ("table", "{ zz = true }"),
         ] {
             let fits = match key.as_str() {
-                "id" | "cap" => other == "integer",
+                "id" | "cap" | "budget" => other == "integer",
                 "cpu" => matches!(other, "integer" | "float"),
                 // One reference stands for a list of one, so the entry is what is wrong.
                 "webhook_secret" | "secret" => other == "array",

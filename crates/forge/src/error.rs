@@ -165,6 +165,12 @@ pub enum ForgeError {
         /// Of what.
         what: &'static str,
     },
+    /// The look has cost as much as it may.
+    #[error("{call}: not sent, because the look has cost as many calls as it may")]
+    Dear {
+        /// The call.
+        call: String,
+    },
     /// The question cannot be put to this forge.
     #[error("{0}")]
     Unsupported(String),
@@ -178,6 +184,7 @@ impl ForgeError {
             Self::Stale { .. }
             | Self::ClockOff { .. }
             | Self::TooLate { .. }
+            | Self::Dear { .. }
             | Self::Broken { effect: Effect::None, .. } => Cause::Transient,
             Self::NameTaken { .. } | Self::Broken { effect: Effect::Possible, .. } => {
                 Cause::Unknown
@@ -186,6 +193,25 @@ impl ForgeError {
             | Self::Refused { .. }
             | Self::TooLong { .. }
             | Self::Unsupported(_) => Cause::Invalid,
+        }
+    }
+
+    /// How much it says of what was asked: a credential that was turned away says the least, then one
+    /// that has no calls left.
+    pub(crate) fn weight(&self) -> u8 {
+        match self {
+            error if error.turns_away() => 0,
+            Self::Limited { .. } => 1,
+            Self::NoCredential { .. }
+            | Self::NameTaken { .. }
+            | Self::Refused { .. }
+            | Self::Stale { .. }
+            | Self::ClockOff { .. }
+            | Self::TooLate { .. }
+            | Self::Broken { .. }
+            | Self::TooLong { .. }
+            | Self::Dear { .. }
+            | Self::Unsupported(_) => 2,
         }
     }
 

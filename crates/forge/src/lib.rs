@@ -10,10 +10,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::HeaderMap;
-use remuda_core::action::Launch;
+use remuda_core::action::{Launch, Reach};
+use remuda_core::budget::{Budget, Credential};
+use remuda_core::hook::{FailedDelivery, HookKey};
 use remuda_core::job::JobKey;
 use remuda_core::name::RunnerName;
-use remuda_core::observation::{JobSeen, RunnerSeen};
+use remuda_core::observation::{Covered, JobSeen, RunnerSeen};
 use remuda_core::tenant::{Repository, Scope};
 use remuda_core::{Delivery, Observation, Timestamp};
 use secrecy::SecretString;
@@ -67,13 +69,24 @@ pub enum Removal {
     Busy,
 }
 
-/// What is left of a budget of calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Budget {
-    /// Calls left.
-    pub remaining: u64,
-    /// When it is filled again (our clock).
-    pub resets_at: Timestamp,
+/// The open jobs that a listing found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenJobs {
+    /// Waiting, queued or in progress.
+    pub all: Vec<JobSeen>,
+    /// Where it looked, to the end.
+    pub covered: Covered,
+    /// Calls that count against a budget.
+    pub calls: u32,
+}
+
+/// Deliveries of which no attempt succeeded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailedDeliveries {
+    /// Those that were read.
+    pub failed: Vec<FailedDelivery>,
+    /// Where the listing goes on, if it was too long to be read at once.
+    pub next: Option<Arc<str>>,
 }
 
 /// A forge.
@@ -109,13 +122,31 @@ pub trait Forge: Send + Sync {
         asked_at: Timestamp,
     ) -> Result<Option<JobSeen>, ForgeError>;
 
-    /// Lists a scope's open jobs: waiting, queued or in progress. All of them, or an error.
-    async fn jobs(&self, scope: &Scope, asked_at: Timestamp) -> Result<Vec<JobSeen>, ForgeError>;
+    /// Lists a scope's open jobs: waiting, queued or in progress. All of them where it says to have
+    /// looked, or an error.
+    async fn jobs(
+        &self,
+        scope: &Scope,
+        reach: &Reach,
+        asked_at: Timestamp,
+    ) -> Result<OpenJobs, ForgeError>;
 
     /// Lists a scope's registrations, ours and others'. All pages, or an error. A registration made
     /// or removed while the pages are read may be in it or not.
     async fn runners(&self, scope: &Scope) -> Result<Vec<RunnerSeen>, ForgeError>;
 
-    /// The least that any credential had left when the forge last said so.
-    fn budget(&self) -> Option<Budget>;
+    /// Lists a hook's failed deliveries, the newest first, back to `since` or from where an earlier
+    /// listing stopped.
+    async fn deliveries(
+        &self,
+        hook: &HookKey,
+        since: Timestamp,
+        from: Option<&str>,
+    ) -> Result<FailedDeliveries, ForgeError>;
+
+    /// Has a delivery sent again: it comes as it came the first time, under the same id.
+    async fn redeliver(&self, hook: &HookKey, id: u64) -> Result<(), ForgeError>;
+
+    /// What the forge has said of its budgets since this was last asked.
+    fn budgets(&self) -> Vec<(Credential, Budget)>;
 }

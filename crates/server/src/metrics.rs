@@ -12,6 +12,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+use remuda_core::budget::Credential;
 use remuda_core::job::JobState;
 use remuda_core::observation::Observation;
 use remuda_core::runner::RunnerState;
@@ -147,6 +148,15 @@ pub struct Gauges {
     calls: i64,
     backoffs: i64,
     strays: i64,
+    budgets: Vec<(Caller, u64, u64)>,
+}
+
+/// Whose calls a budget counts. Never a secret.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Caller {
+    forge: String,
+    app: String,
+    owner: String,
 }
 
 impl Gauges {
@@ -178,6 +188,18 @@ impl Gauges {
         gauges.calls = count(controller.calls());
         gauges.backoffs = count(world.backoffs().count());
         gauges.strays = count(world.strays().count());
+        gauges.budgets = world
+            .budgets()
+            .map(|(forge, credential, budget)| {
+                let (app, owner) = match credential {
+                    Credential::App { id, owner } => (id.to_string(), owner.as_ref()),
+                    Credential::Token => (String::new(), None),
+                };
+                let owner = owner.map(ToString::to_string).unwrap_or_default();
+                let of = Caller { forge: forge.to_string(), app, owner };
+                (of, budget.limit, budget.left_at(world.now))
+            })
+            .collect();
         gauges
     }
 
@@ -198,6 +220,14 @@ impl Gauges {
             waits.get_or_create(&Kind { kind: (*kind).into() }).set(*count);
         }
         registry.register("waiting_jobs", "Jobs not running, by reason", waits);
+        let (limits, left) =
+            (Family::<Caller, Gauge>::default(), Family::<Caller, Gauge>::default());
+        for (of, limit, remaining) in &self.budgets {
+            limits.get_or_create(of).set(i64::try_from(*limit).unwrap_or(i64::MAX));
+            left.get_or_create(of).set(i64::try_from(*remaining).unwrap_or(i64::MAX));
+        }
+        registry.register("budget_limit", "Calls a credential may make in a window", limits);
+        registry.register("budget_left", "Calls a credential has left of them", left);
         let singles = [
             ("oldest_queued_milliseconds", "Age of the oldest queued job", self.oldest_queued_ms),
             ("calls_in_flight", "Calls being made", self.calls),

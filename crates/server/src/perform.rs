@@ -6,12 +6,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use remuda_core::action::{Deregister, Destroy, Launch, Look};
+use remuda_core::action::{Deregister, Destroy, Launch, Look, Redeliver};
 use remuda_core::name::{ForgeName, ProviderName};
 use remuda_core::observation::{Call, Cause, Observation, Subject};
 use remuda_core::runner::InstanceId;
 use remuda_core::{Action, Seen, Timestamp};
-use remuda_forge::{Forge, ForgeError, Removal};
+use remuda_forge::{FailedDeliveries, Forge, ForgeError, OpenJobs, Removal};
 use remuda_provider::{Provider, ProviderError};
 use tokio::sync::mpsc;
 use tracing::debug;
@@ -116,18 +116,32 @@ impl Outside {
             return Seen::Answer { subject, facts: Vec::new() };
         }
         debug!(subject = ?subject, "calling");
+        let forge = action.forge().cloned();
         let outcome = match action {
             Action::Launch(launch) => self.launch(&launch, early, tenure).await,
             Action::Deregister(call) => bounded(Call::Deregister, self.deregister(&call)).await,
             Action::Destroy(call) => bounded(Call::Destroy, self.destroy(&call)).await,
+            Action::Redeliver(call) => bounded(Call::Redeliver, self.redeliver(call)).await,
             Action::Look(look) => bounded(Call::Look, self.look(look, self.clock.now())).await,
         };
-        let facts = outcome.unwrap_or_else(|failed| {
+        let mut facts = outcome.unwrap_or_else(|failed| {
             let Failed { call, cause, message } = failed;
             let message = message.into();
             vec![Observation::Failed { subject: subject.clone(), call, cause, message }]
         });
+        facts.extend(forge.into_iter().flat_map(|forge| self.budgets(&forge)));
         Seen::Answer { subject, facts }
+    }
+
+    /// What a forge has said of its budgets since it was last asked, whoever's calls it was said to.
+    fn budgets(&self, forge: &ForgeName) -> Vec<Observation> {
+        let news = self.forges.get(forge).map(|adapter| adapter.budgets()).unwrap_or_default();
+        news.into_iter()
+            .map(|(credential, budget)| {
+                let forge = forge.clone();
+                Observation::Budget { forge, credential, budget }
+            })
+            .collect()
     }
 
     fn forge(&self, call: Call, name: &ForgeName) -> Result<&Arc<dyn Forge>, Failed> {
@@ -200,6 +214,15 @@ impl Outside {
         Ok(vec![Observation::Destroyed { instance: call.instance, asked_at }])
     }
 
+    async fn redeliver(&self, call: Redeliver) -> Result<Vec<Observation>, Failed> {
+        let Redeliver { forge, hook, guid, id } = call;
+        self.forge(Call::Redeliver, &forge)?
+            .redeliver(&hook, id)
+            .await
+            .map_err(|error| Failed::forge(Call::Redeliver, &error))?;
+        Ok(vec![Observation::Redelivered { forge, hook, guid }])
+    }
+
     async fn look(&self, look: Look, asked_at: Timestamp) -> Result<Vec<Observation>, Failed> {
         let failed = |error| Failed::forge(Call::Look, &error);
         match look {
@@ -210,17 +233,24 @@ impl Outside {
                     Observation::Job(Box::new(seen))
                 })])
             }
-            Look::Jobs { forge, scope } => {
+            Look::Jobs { forge, scope, reach } => {
                 let adapter = self.forge(Call::Look, &forge)?;
-                let all = adapter.jobs(&scope, asked_at).await.map_err(failed)?;
-                let listed = Observation::Jobs { forge: forge.clone(), scope, asked_at, all };
-                Ok(std::iter::once(listed).chain(budget(&forge, adapter)).collect())
+                let OpenJobs { all, covered, calls } =
+                    adapter.jobs(&scope, &reach, asked_at).await.map_err(failed)?;
+                let spent =
+                    Observation::Spent { forge: forge.clone(), scope: scope.clone(), calls };
+                Ok(vec![Observation::Jobs { forge, scope, asked_at, all, covered }, spent])
             }
             Look::Runners { forge, scope } => {
                 let adapter = self.forge(Call::Look, &forge)?;
                 let all = adapter.runners(&scope).await.map_err(failed)?;
-                let listed = Observation::Runners { forge: forge.clone(), scope, asked_at, all };
-                Ok(std::iter::once(listed).chain(budget(&forge, adapter)).collect())
+                Ok(vec![Observation::Runners { forge, scope, asked_at, all }])
+            }
+            Look::Deliveries { forge, hook, since, from } => {
+                let adapter = self.forge(Call::Look, &forge)?;
+                let listed = adapter.deliveries(&hook, since, from.as_deref()).await;
+                let FailedDeliveries { failed, next } = listed.map_err(failed)?;
+                Ok(vec![Observation::Deliveries { forge, hook, asked_at, failed, next }])
             }
             Look::Instances { provider } => {
                 let adapter = self.provider(Call::Look, &provider)?;
@@ -248,14 +278,6 @@ impl Outside {
             .ok_or_else(|| anyhow::anyhow!("provider {provider} is not declared"))?;
         Ok(adapter.tail(instance, bytes_max).await?)
     }
-}
-
-fn budget(name: &ForgeName, forge: &Arc<dyn Forge>) -> Option<Observation> {
-    forge.budget().map(|left| Observation::Budget {
-        forge: name.clone(),
-        remaining: left.remaining,
-        resets_at: left.resets_at,
-    })
 }
 
 async fn bounded(

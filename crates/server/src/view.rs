@@ -1,13 +1,14 @@
 //! What people and programs are shown: plain rows read off the controller, the same for the command
 //! line and for `-o json`.
 
+use remuda_core::budget::{Lane, Purse};
 use remuda_core::explain;
 use remuda_core::fleet::Provider;
 use remuda_core::job::Job;
 use remuda_core::pool::Pool;
 use remuda_core::reason::BackoffKey;
 use remuda_core::runner::{Instance, InstanceState, Runner, RunnerState};
-use remuda_core::{Controller, Event, Timestamp};
+use remuda_core::{Controller, Event, Snapshot, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::rfc3339;
@@ -297,12 +298,7 @@ pub fn doctor(controller: &Controller) -> Vec<Finding> {
     for stuck in remuda_core::stuck(world) {
         found.push(finding("warning", stuck.what, stuck.text));
     }
-    for forge in world.fleet.forges.keys() {
-        if let Some(until) = world.limited_until(forge) {
-            let text = format!("it limits our calls until {}", rfc3339(until));
-            found.push(finding("warning", format!("forge {forge}"), text));
-        }
-    }
+    found.extend(low_budgets(world));
     found.extend(failing_looks(controller));
     for (key, stray) in world.strays() {
         let text = format!("registration {} in {} has no runner of ours", stray.name, key.scope);
@@ -318,6 +314,28 @@ pub fn doctor(controller: &Controller) -> Vec<Finding> {
         found.push(finding("warning", "demand", format!("{count} job(s) wait: {text}")));
     }
     found
+}
+
+/// Credentials that have so few calls left that something waits for more.
+fn low_budgets(world: &Snapshot) -> Vec<Finding> {
+    let low = world.budgets().filter_map(|(forge, credential, budget)| {
+        let left = budget.left_at(world.now);
+        let purse = Purse { limit: budget.limit, remaining: left };
+        let held: Vec<&str> = Lane::ALL
+            .into_iter()
+            .filter(|lane| purse.spendable(*lane) == 0)
+            .map(Lane::as_str)
+            .collect();
+        let text = format!(
+            "{left} of {} calls are left until {}; it makes none for {}",
+            budget.limit,
+            rfc3339(budget.resets_at),
+            held.join(", ")
+        );
+        let what = format!("{credential}, forge {forge}");
+        (!held.is_empty()).then(|| finding("warning", what, text))
+    });
+    low.collect()
 }
 
 fn failing_looks(controller: &Controller) -> Vec<Finding> {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use remuda_core::action::{Deregister, Destroy, Launch, Look};
+use remuda_core::action::{Deregister, Destroy, Launch, Look, Redeliver};
 use remuda_core::controller::{Rules, Seen};
 use remuda_core::observation::{Call, Cause, Observation, Source, Subject};
 use remuda_core::runner::InstanceState;
@@ -33,6 +33,7 @@ enum Work {
     Deregister(Deregister),
     Destroy(Destroy),
     Look { look: Look, asked_at: Timestamp },
+    Redeliver(Redeliver),
 }
 
 /// The moment a caller goes on from the first half of a launch to the second.
@@ -54,6 +55,7 @@ pub(crate) fn begin<R: Rules + Clone>(world: &mut World<R>, caller: Caller, acti
         Action::Deregister(deregister) => (Work::Deregister(deregister), Call::Deregister),
         Action::Destroy(destroy) => (Work::Destroy(destroy), Call::Destroy),
         Action::Look(look) => (Work::Look { look, asked_at: now }, Call::Look),
+        Action::Redeliver(call) => (Work::Redeliver(call), Call::Redeliver),
     };
     let too_late = matches!(&work, Work::Register(launch) if now > launch.deadline);
     if too_late || world.rng.chance(hardship.call_fails) {
@@ -115,6 +117,13 @@ pub(crate) fn land<R: Rules + Clone>(world: &mut World<R>, effect: Effect) -> Ve
         Work::Deregister(call) => return deregister(world, caller, call),
         Work::Destroy(call) => return destroy(world, caller, &call),
         Work::Look { look, asked_at } => crate::look::land(world, caller, look, asked_at),
+        Work::Redeliver(call) => {
+            // No hook is declared here, so nothing that failed is told of and nothing comes again.
+            let subject = call.subject();
+            let Redeliver { forge, hook, guid, .. } = call;
+            let fact = Observation::Redelivered { forge, hook, guid };
+            answer(world, caller, subject, Call::Redeliver, vec![fact]);
+        }
     }
     Ok(())
 }
@@ -354,6 +363,7 @@ pub(crate) fn look_fails<R: Rules + Clone>(
         Look::Job { scope, .. } | Look::Jobs { scope, .. } | Look::Runners { scope, .. } => {
             forge_fails(world, caller, scope, (&subject, Call::Look))
         }
+        Look::Deliveries { .. } => false,
         Look::Instances { provider } => {
             let broken = world.outside.provider_fails(world.now, provider);
             if broken {

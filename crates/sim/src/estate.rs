@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use remuda_core::fleet::{
-    Fleet, Forge, Image, JitBy, Polls, Process, Provider, ProviderKind, Tenants, Terms,
+    Demand, Fleet, Forge, Image, JitBy, Polls, Process, Provider, ProviderKind, Tenants, Terms,
 };
 use remuda_core::label::LabelSet;
 use remuda_core::name::{
@@ -191,6 +191,7 @@ fn github(scopes: Vec<Scope>) -> Forge {
         scopes,
         group: GroupName::new("remuda").expect(SURE),
         polls: Polls::default(),
+        demand: Demand::default(),
     }
 }
 

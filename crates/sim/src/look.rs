@@ -3,7 +3,7 @@
 use remuda_core::Timestamp;
 use remuda_core::action::Look;
 use remuda_core::controller::Rules;
-use remuda_core::observation::{Observation, Source};
+use remuda_core::observation::{Covered, Observation, Source};
 
 use crate::calls;
 use crate::estate;
@@ -42,9 +42,12 @@ pub(crate) fn land<R: Rules + Clone>(
             calls::looked(world, caller, subject, fact);
             return;
         }
-        Look::Jobs { forge, scope } => {
+        Look::Jobs { forge, scope, .. } => {
             let all = world.truth.list_jobs(&scope, asked_at, as_of);
-            Observation::Jobs { forge, scope, asked_at, all }
+            Observation::Jobs { forge, scope, asked_at, all, covered: Covered::Whole }
+        }
+        Look::Deliveries { forge, hook, .. } => {
+            Observation::Deliveries { forge, hook, asked_at, failed: Vec::new(), next: None }
         }
         Look::Runners { forge, scope } => {
             let all = world.truth.list_runners(&scope);

@@ -156,7 +156,6 @@ pub(crate) fn chain(truth: &Truth, books: &Snapshot, change: &Change) -> Verdict
         | Change::ForgetRunner(_)
         | Change::Capacity(..)
         | Change::Looked(..)
-        | Change::Limited(..)
         | Change::Note(_) => {}
     }
     Ok(())

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use remuda_core::fleet::{Grace, Polls, Quarantine};
+use remuda_core::fleet::{Demand, Grace, Polls, Quarantine};
 use remuda_core::pool::Limits;
 use remuda_sim::Hardship;
 
@@ -82,12 +82,13 @@ fn the_hardest_world_is_harder_than_every_constant_of_the_core() {
 
 #[test]
 fn the_hardest_world_is_harder_than_every_default_of_the_fleet() {
-    let Polls { starting, runners, jobs, job, .. } = Polls::default();
+    let Polls { starting, runners, job, .. } = Polls::default();
+    let sweep = Demand::default().sweep.unwrap_or_default();
     let Limits { boot, idle, lifetime, finish, job: none, .. } = Limits::default();
     assert_eq!(none, None, "the simulator's own pool declares a job's limit");
     let Grace { stray, registration, unexplained, destroy } = Grace::default();
     let graces = [stray, registration, unexplained, destroy];
-    for span in graces.into_iter().chain([starting, runners, jobs, job, boot, idle, finish]) {
+    for span in graces.into_iter().chain([starting, runners, sweep, job, boot, idle, finish]) {
         assert!(span < Hardship::LONGEST_PAUSE, "{span:?}");
     }
     for span in [lifetime, Quarantine::default().longest] {

@@ -415,13 +415,14 @@ fn never_reopens(world: &Snapshot, seen: &Observation) -> Vec<Change> {
     {
         return Vec::new();
     }
-    let Observation::Jobs { forge, scope, asked_at, all } = seen else {
+    let Observation::Jobs { forge, scope, asked_at, all, covered } = seen else {
         return observe(world, seen);
     };
     let mut all = all.clone();
     all.retain(forward);
-    let (forge, scope, asked_at) = (forge.clone(), scope.clone(), *asked_at);
-    observe(world, &Observation::Jobs { forge, scope, asked_at, all })
+    let (forge, scope, asked_at, covered) =
+        (forge.clone(), scope.clone(), *asked_at, covered.clone());
+    observe(world, &Observation::Jobs { forge, scope, asked_at, all, covered })
 }
 
 fn believes_former_runners(world: &Snapshot, seen: &Observation) -> Vec<Change> {

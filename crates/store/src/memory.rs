@@ -312,11 +312,7 @@ impl State {
                 }
             }
             // Not durable: the outside tells it anew.
-            Change::Orphan(..)
-            | Change::Capacity(..)
-            | Change::Looked(..)
-            | Change::Limited(..)
-            | Change::Note(_) => {}
+            Change::Orphan(..) | Change::Capacity(..) | Change::Looked(..) | Change::Note(_) => {}
         }
     }
 

@@ -56,11 +56,9 @@ fn of_change(change: &Change, now: Timestamp) -> Vec<Statement<'_>> {
             (sql::FORGET_RUNNER, values![id.0, now]),
         ],
         // Not durable: the outside tells it anew.
-        Change::Orphan(..)
-        | Change::Capacity(..)
-        | Change::Looked(..)
-        | Change::Limited(..)
-        | Change::Note(_) => Vec::new(),
+        Change::Orphan(..) | Change::Capacity(..) | Change::Looked(..) | Change::Note(_) => {
+            Vec::new()
+        }
     }
 }
 

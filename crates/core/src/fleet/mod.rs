@@ -2,6 +2,7 @@
 //!
 //! Secrets are only ever named here, by the place they are read from.
 
+mod demand;
 mod grace;
 mod meant;
 mod parse;
@@ -132,6 +133,8 @@ pub struct Forge {
     pub group: GroupName,
     /// How often to look.
     pub polls: Polls,
+    /// How it is found out which jobs there are.
+    pub demand: Demand,
 }
 
 /// A GitHub App.
@@ -152,6 +155,8 @@ pub struct App {
 pub struct Hook {
     /// The hook's id at the forge (`X-GitHub-Hook-ID`); none means any that no other entry names.
     pub id: Option<u64>,
+    /// Where it is, so that its failed deliveries can be asked for again.
+    pub scope: Option<Scope>,
     /// What signs its deliveries; several while one is replaced.
     pub secrets: Vec<SecretRef>,
 }
@@ -163,8 +168,6 @@ pub struct Polls {
     pub starting: Duration,
     /// Registrations, while there are runners.
     pub runners: Duration,
-    /// Open jobs, to find those whose delivery was lost.
-    pub jobs: Duration,
     /// One job in progress of which nothing was heard.
     pub job: Duration,
 }
@@ -174,10 +177,39 @@ impl Default for Polls {
         Self {
             starting: Duration::from_secs(10),
             runners: Duration::from_mins(1),
-            jobs: Duration::from_mins(2),
             job: Duration::from_mins(10),
         }
     }
+}
+
+/// How a forge's jobs are found: three sources, each of which is enough by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Demand {
+    /// Whether deliveries are taken.
+    pub webhooks: bool,
+    /// How often failed deliveries are looked for, to have them sent again; never if none.
+    pub redelivery: Option<Duration>,
+    /// How often open jobs are listed, to find those nobody told of; never if none.
+    pub sweep: Option<Duration>,
+    /// What those listings may cost.
+    pub budget: Allowance,
+}
+
+impl Default for Demand {
+    fn default() -> Self {
+        let sweep = Some(Duration::from_mins(2));
+        let redelivery = Some(Duration::from_mins(5));
+        Self { webhooks: true, redelivery, sweep, budget: Allowance::Share(50) }
+    }
+}
+
+/// Calls in an hour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allowance {
+    /// A share of what the forge admits, in hundredths.
+    Share(u8),
+    /// So many for each owner.
+    Calls(u32),
 }
 
 /// What makes instances.

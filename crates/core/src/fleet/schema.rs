@@ -3,6 +3,7 @@
 //! The reader looks keys up here, suggestions are drawn from here, and the reference page is
 //! checked against it, so that no key can be read and not described, or described and not read.
 
+use super::demand::DEMAND;
 use super::tenants::{DEFAULT_TENANT, TENANT};
 
 /// One kind of table in a fleet file.
@@ -159,6 +160,7 @@ pub(super) static FORGE: Section = Section {
             &["pat"],
         ),
         part("polls", Without("its defaults"), "How often the forge is asked.", &["poll"]),
+        part("demand", Without("its defaults"), "How jobs are found.", &["sources"]),
         key(
             "app",
             "a table for each App",
@@ -196,14 +198,6 @@ pub(super) static POLLS: Section = Section {
             "\"1m\"",
             Means("\"1m\""),
             "Registrations, while there are runners.",
-            NONE,
-        ),
-        key(
-            "jobs",
-            DURATION,
-            "\"2m\"",
-            Means("\"2m\""),
-            "Open jobs, to find those whose delivery was lost.",
             NONE,
         ),
         key(
@@ -267,6 +261,14 @@ pub(super) static HOOK: Section = Section {
             Without("any hook that no other entry names"),
             "The hook's id, as in the header `X-GitHub-Hook-ID`.",
             &["hook_id"],
+        ),
+        key(
+            "scope",
+            "`org:NAME` or `repo:OWNER/NAME`",
+            "\"repo:acme/app\"",
+            Without("its failed deliveries are not asked for again"),
+            "Where the hook is; with its `id`, deliveries that failed are asked for again.",
+            &["owner", "repository"],
         ),
         key(
             "secret",
@@ -568,11 +570,12 @@ pub(super) static LIMITS: Section = Section {
 };
 
 /// Every section a fleet file may hold, in the order of the reference page.
-pub static SCHEMA: [&Section; 18] = [
+pub static SCHEMA: [&Section; 19] = [
     &ROOT,
     &SERVER,
     &FORGE,
     &POLLS,
+    &DEMAND,
     &APP,
     &HOOK,
     &PROVIDER,

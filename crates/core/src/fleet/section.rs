@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use toml::de::DeFloat;
 
+use super::demand;
 use super::meant::{misspells, nearest};
 use super::read::{Field, Item, Named, Reader, Table, kind, whole};
 use super::schema::{APP, ARCHIVE, FORGE, HOOK, IMAGE, POLLS, PROVIDER, SERVER};
 use super::value::{self, names_secret, quote};
 use super::{
-    App, Archive, Forge, Hook, Image, JitBy, Polls, Process, Provider, ProviderKind, Server,
+    App, Archive, Demand, Forge, Hook, Image, JitBy, Polls, Process, Provider, ProviderKind, Server,
 };
 use crate::name::{ForgeName, GroupName, ImageName, Login, ProviderName, Resource};
 use crate::tenant::Scope;
@@ -57,6 +58,7 @@ pub(super) fn forge(r: &mut Reader, named: Named<'_>) -> Option<Forge> {
     let scopes = r.set_or_empty(&table, "scopes", scope);
     let token = table.get("token").map(|token| r.secret(token));
     let polls = table.get("polls").map_or(Some(Polls::default()), |field| polls(r, field.item));
+    let demand = table.get("demand").map_or(Some(Demand::default()), |at| demand::read(r, at.item));
     let apps = match table.get("app") {
         None => Some(Vec::new()),
         Some(apps) => tables(r, apps, app),
@@ -100,6 +102,7 @@ pub(super) fn forge(r: &mut Reader, named: Named<'_>) -> Option<Forge> {
         scopes: scopes?,
         group: group?,
         polls: polls?,
+        demand: demand?,
     };
     served(r, table.get("scopes"), &forge.scopes, &forge);
     Some(forge)
@@ -203,9 +206,8 @@ fn polls(r: &mut Reader, item: Item<'_>) -> Option<Polls> {
     let default = Polls::default();
     let starting = r.duration_or(&table, "starting", default.starting);
     let runners = r.duration_or(&table, "runners", default.runners);
-    let jobs = r.duration_or(&table, "jobs", default.jobs);
     let job = r.duration_or(&table, "job", default.job);
-    Some(Polls { starting: starting?, runners: runners?, jobs: jobs?, job: job? })
+    Some(Polls { starting: starting?, runners: runners?, job: job? })
 }
 
 fn app(r: &mut Reader, item: Item<'_>) -> Option<App> {
@@ -249,7 +251,17 @@ fn hook(r: &mut Reader, item: Item<'_>) -> Option<Hook> {
         Some(id) => Some(id?),
         None => None,
     };
-    Some(Hook { id, secrets: secrets? })
+    let scope = match table.get("scope") {
+        None => None,
+        Some(field) => Some(r.parsed(field, |text| match scope(text)? {
+            Scope::Enterprise(_) => Err(String::from("an enterprise's hook cannot be asked about")),
+            here @ (Scope::Organization(_) | Scope::Repository(_)) => Ok(here),
+        })?),
+    };
+    if scope.is_some() && id.is_none() {
+        r.miss(table.at, "\"scope\" needs \"id\" beside it", None);
+    }
+    Some(Hook { id, scope, secrets: secrets? })
 }
 
 /// Longest name of a machine that Linux takes, in bytes.

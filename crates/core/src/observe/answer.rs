@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::health::{Failure, failed_again};
+use crate::hook::{self, HookKey};
 use crate::name::{ForgeName, NodeName};
 use crate::observation::{Call, Cause, Subject};
 use crate::reason::BackoffKey;
@@ -63,7 +64,9 @@ pub(super) fn deregistered(world: &Snapshot, subject: &Subject) -> Vec<Change> {
         | Subject::Job(_)
         | Subject::Jobs(..)
         | Subject::Runners(..)
-        | Subject::Instances(_) => {}
+        | Subject::Instances(_)
+        | Subject::Deliveries(..)
+        | Subject::Redelivery(..) => {}
     }
     changes
 }
@@ -90,7 +93,9 @@ pub(super) fn refused_as_busy(world: &Snapshot, subject: &Subject) -> Vec<Change
         | Subject::Job(_)
         | Subject::Jobs(..)
         | Subject::Runners(..)
-        | Subject::Instances(_) => {}
+        | Subject::Instances(_)
+        | Subject::Deliveries(..)
+        | Subject::Redelivery(..) => {}
     }
     changes
 }
@@ -117,9 +122,15 @@ pub(super) fn failed(
         (Call::Register | Call::Launch, Subject::Instance(id)) => {
             launch_failed(world, *id, call, cause, message)
         }
-        (Call::Register | Call::Launch | Call::Deregister | Call::Destroy | Call::Look, _) => {
-            call_failed(world, subject, cause)
-        }
+        (
+            Call::Register
+            | Call::Launch
+            | Call::Deregister
+            | Call::Destroy
+            | Call::Look
+            | Call::Redeliver,
+            _,
+        ) => call_failed(world, subject, cause),
     }
 }
 
@@ -128,6 +139,7 @@ fn call_failed(world: &Snapshot, subject: &Subject, cause: Cause) -> Vec<Change>
     let failures = old.failures.saturating_add(1);
     let looked = Looked { failed_at: Some(world.now), failures, ..old };
     let mut changes = vec![Change::Looked(subject.clone(), looked)];
+    changes.extend(hook::refused(world, subject, cause));
     if let Cause::Limited { until } = cause {
         changes.extend(place_of(world, subject).map(|place| limited(world, place, until)));
     }
@@ -160,10 +172,16 @@ fn place_of(world: &Snapshot, subject: &Subject) -> Option<(ForgeName, Scope)> {
         Subject::Runner(id) => world.runner(*id).map(|r| (r.forge.clone(), r.scope.clone())),
         Subject::Stray(stray) => Some((stray.forge.clone(), stray.scope.clone())),
         Subject::Job(key) => world.job(key).map(|job| (key.forge.clone(), job.scope.clone())),
-        Subject::Jobs(forge, scope) | Subject::Runners(forge, scope) => {
+        Subject::Jobs(forge, scope)
+        | Subject::Runners(forge, scope)
+        | Subject::Deliveries(forge, HookKey::Own { scope, .. })
+        | Subject::Redelivery(forge, HookKey::Own { scope, .. }, _) => {
             Some((forge.clone(), scope.clone()))
         }
-        Subject::Instance(_) | Subject::Instances(_) => None,
+        Subject::Instance(_)
+        | Subject::Instances(_)
+        | Subject::Deliveries(_, HookKey::App(_))
+        | Subject::Redelivery(_, HookKey::App(_), _) => None,
     }
 }
 

@@ -8,7 +8,7 @@ use crate::job::{
     Attempt, Conclusion, Doubt, Job, JobKey, JobState, PAST_RUNNERS_MAX, RunnerRef, Trust,
 };
 use crate::name::ForgeName;
-use crate::observation::{JobSeen, Source, Subject};
+use crate::observation::{Covered, JobSeen, Source, Subject};
 use crate::runner::{Outcome, Registration, Runner, RunnerState};
 use crate::snapshot::{Change, Looked, Note, Proof, Snapshot};
 use crate::tenant::{Met, Scope};
@@ -280,15 +280,22 @@ pub(super) fn missing(world: &Snapshot, key: &JobKey, asked_at: Timestamp) -> Ve
 /// The open jobs of a scope were listed. Those we hold open and that are not among them are doubtful.
 pub(super) fn listed(
     world: &Snapshot,
-    forge: &ForgeName,
-    scope: &Scope,
+    (forge, scope): (&ForgeName, &Scope),
     asked_at: Timestamp,
     all: &[JobSeen],
+    covered: &Covered,
 ) -> Vec<Change> {
     let subject = Subject::Jobs(forge.clone(), scope.clone());
     let latest = world.looked(&subject).asked_at.max(Some(asked_at));
     let mut changes =
         vec![Change::Looked(subject, Looked { asked_at: latest, ..Looked::default() })];
+    let next = match covered {
+        Covered::Whole => None,
+        Covered::Part { next, .. } => next.clone(),
+    };
+    if world.swept.get(&(forge.clone(), scope.clone())) != next.as_ref() {
+        changes.push(Change::Note(Note::Swept(forge.clone(), scope.clone(), next)));
+    }
     // A listing of several pages may tell of one job twice: the state furthest on is the later one.
     let mut listed: BTreeMap<&JobKey, &JobSeen> = BTreeMap::new();
     for job in all {
@@ -307,6 +314,7 @@ pub(super) fn listed(
             && job.is_open()
             && job.doubt.is_none()
             && job.attempt.fact_at < asked_at
+            && covered.has(&job.repository)
             && !listed.contains_key(key);
         if absent {
             changes.push(doubted(world, job));

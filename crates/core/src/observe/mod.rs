@@ -9,18 +9,22 @@ mod supply;
 
 pub(crate) use job::doubted;
 
-use crate::observation::{Observation, Order};
+use crate::hook;
+use crate::name::ForgeName;
+use crate::observation::{Observation, Order, Subject};
 use crate::runner::{Hold, Outcome, Runner, RunnerId, RunnerState};
-use crate::snapshot::{Change, Drain, Snapshot};
+use crate::snapshot::{Change, Drain, Looked, Note, Snapshot};
+use crate::tenant::Scope;
 
 /// The rows that change on account of one fact; `world.now` is the time of the fold.
 pub fn observe(world: &Snapshot, seen: &Observation) -> Vec<Change> {
     match seen {
         Observation::Job(seen) => job::seen(world, seen),
         Observation::JobMissing { key, asked_at } => job::missing(world, key, *asked_at),
-        Observation::Jobs { forge, scope, asked_at, all } => {
-            job::listed(world, forge, scope, *asked_at, all)
+        Observation::Jobs { forge, scope, asked_at, all, covered } => {
+            job::listed(world, (forge, scope), *asked_at, all, covered)
         }
+        Observation::Spent { forge, scope, calls } => spent(world, forge, scope, *calls),
         Observation::Runners { forge, scope, asked_at, all } => {
             supply::runners(world, forge, scope, *asked_at, all)
         }
@@ -40,12 +44,26 @@ pub fn observe(world: &Snapshot, seen: &Observation) -> Vec<Change> {
         Observation::Failed { subject, call, cause, message } => {
             answer::failed(world, subject, *call, *cause, message)
         }
-        Observation::Budget { forge, remaining: 0, resets_at } => {
-            vec![Change::Limited(forge.clone(), *resets_at)]
+        Observation::Deliveries { forge, hook, asked_at, failed, next } => {
+            hook::listed(world, (forge, hook), *asked_at, failed, next.as_ref())
         }
-        Observation::Budget { .. } => Vec::new(),
+        Observation::Redelivered { forge, hook, guid } => {
+            hook::redelivered(world, forge, hook, guid)
+        }
+        Observation::Budget { forge, credential, budget } => {
+            vec![Change::Note(Note::Budget(forge.clone(), credential.clone(), *budget))]
+        }
         Observation::Order(order) => ordered(world, order),
     }
+}
+
+/// Sweeps are paid for in time: what one cost, the next ones wait for.
+fn spent(world: &Snapshot, forge: &ForgeName, scope: &Scope, calls: u32) -> Vec<Change> {
+    let subject = Subject::Jobs(forge.clone(), scope.clone());
+    let looked = Looked { cost: calls, ..world.looked(&subject) };
+    let purse = world.purse_key(forge, scope.owner());
+    let until = world.rests_until(&purse).max(world.now) + world.worth(forge, scope.owner(), calls);
+    vec![Change::Looked(subject, looked), Change::Note(Note::Rest(purse, until))]
 }
 
 fn ordered(world: &Snapshot, order: &Order) -> Vec<Change> {

@@ -73,7 +73,7 @@ impl<'a> Claims<'a> {
                 insert(Obstacle::Nodes(&pool.provider));
             } else if matches!(reason, Reason::BackingOff { because, .. } if **because == *LIMITED)
             {
-                if world.limited_until(&pool.forge).is_some() {
+                if world.token_spent(&pool.forge, class.scope.owner()).is_some() {
                     insert(Obstacle::Forge(&pool.forge));
                 }
                 if world.owner_limited(&pool.forge, &class.scope).is_some() {

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use remuda_core::budget::Budget;
 use remuda_core::fleet::Terms;
 use remuda_core::job::{Job, JobKey, JobState, Trust};
 use remuda_core::label::Wanted;
@@ -16,7 +17,7 @@ use remuda_core::name::{NodeName, PoolName, ProviderName};
 use remuda_core::pool::{Audience, Capacity, Pool};
 use remuda_core::reason::{BackoffKey, Reason};
 use remuda_core::runner::RunnerState;
-use remuda_core::snapshot::{Backoff, Change};
+use remuda_core::snapshot::{Backoff, Change, Note};
 use remuda_core::tenant::TenantKey;
 use remuda_core::{Plan, Snapshot, plan};
 
@@ -187,8 +188,12 @@ fn mend(world: &mut Snapshot, what: &BackoffKey, by: By) {
         Change::Backoff(key.clone(), (by == By::All).then_some(passed))
     });
     let mut changes: Vec<Change> = over.collect();
-    if let BackoffKey::Scope(forge, _) = what {
-        changes.push(Change::Limited(forge.clone(), now));
+    if let BackoffKey::Scope(..) = what {
+        let refilled = world.budgets().map(|(forge, credential, budget)| {
+            let full = Budget { remaining: budget.limit, ..*budget };
+            Change::Note(Note::Budget(forge.clone(), credential.clone(), full))
+        });
+        changes.extend(refilled.collect::<Vec<_>>());
     }
     world.apply(&changes);
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use remuda_core::job::Job;
 use remuda_core::name::ProviderName;
-use remuda_core::observation::{Call, Cause, Observation, Order, RunnerSeen, Subject};
+use remuda_core::observation::{Call, Cause, Covered, Observation, Order, RunnerSeen, Subject};
 use remuda_core::pool::Limits;
 use remuda_core::runner::{Outcome, Runner, RunnerId, RunnerState};
 use remuda_core::snapshot::{Change, Looked};
@@ -245,7 +245,9 @@ fn an_instance_that_no_row_explains_lives_for_ever() {
     fn leaves_orphans(world: &Snapshot) -> Vec<Action> {
         let known = |call: &Action| match call {
             Action::Destroy(call) => world.instance(call.instance).is_some(),
-            Action::Launch(_) | Action::Deregister(_) | Action::Look(_) => true,
+            Action::Launch(_) | Action::Deregister(_) | Action::Redeliver(_) | Action::Look(_) => {
+                true
+            }
         };
         actions(world).into_iter().filter(known).collect()
     }
@@ -445,11 +447,11 @@ fn gha_runner_ctl_polling_uses_up_the_budget() {
         use remuda_core::action::Look;
         let asked_at = world.now;
         vec![match look.clone() {
-            Look::Jobs { forge, scope } => {
+            Look::Jobs { forge, scope, .. } => {
                 let open = world.books().jobs().filter(|job| job.scope == scope);
                 let all = open.map(|job| queued(job.key.native, "nobody-has-this"));
                 let all = all.map(|told| told.of(&scope.to_string()).read(asked_at)).collect();
-                Observation::Jobs { forge, scope, asked_at, all }
+                Observation::Jobs { forge, scope, asked_at, all, covered: Covered::Whole }
             }
             Look::Runners { forge, scope } => {
                 Observation::Runners { forge, scope, asked_at, all: vec![] }
@@ -458,6 +460,7 @@ fn gha_runner_ctl_polling_uses_up_the_budget() {
                 Observation::Instances { provider, asked_at, all: vec![] }
             }
             Look::Job { key, .. } => Observation::JobMissing { key, asked_at },
+            Look::Deliveries { hook, .. } => unreachable!("{hook} is not declared"),
         }]
     }
     fn looks_each_turn(world: &Snapshot) -> Vec<Action> {

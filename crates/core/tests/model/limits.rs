@@ -194,7 +194,7 @@ fn a_tenant_whose_registrations_always_fail_is_tried_seldom_and_keeps_its_cap() 
             most = most.max(world.runners_of("small"));
             world.fails(Subject::Instance(launch.instance), Call::Register, Cause::Invalid);
         }
-        Action::Deregister(_) | Action::Destroy(_) | Action::Look(_) => {}
+        Action::Deregister(_) | Action::Destroy(_) | Action::Redeliver(_) | Action::Look(_) => {}
     });
     assert!(launches(&calls) <= 25, "{} registrations in an hour", launches(&calls));
     assert!(most <= 20, "{most} runners at once");
@@ -229,7 +229,7 @@ fn crash_loop(online: bool) -> usize {
             live.retain(|id| *id != call.instance.0);
             world.destroyed(call.instance.0);
         }
-        Action::Look(_) => {}
+        Action::Redeliver(_) | Action::Look(_) => {}
     });
     launches(&calls)
 }

@@ -6,9 +6,13 @@
 #[cfg(test)]
 mod counterfactual;
 #[cfg(test)]
+mod demand;
+#[cfg(test)]
 mod explaining;
 #[cfg(test)]
 mod fairness;
+#[cfg(test)]
+mod hooks;
 #[cfg(test)]
 mod incidents;
 #[cfg(test)]

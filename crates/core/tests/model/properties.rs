@@ -9,7 +9,7 @@ use remuda_core::job::{Attempt, JobKey, JobState};
 use remuda_core::label::LabelSet;
 use remuda_core::name::PoolName;
 use remuda_core::observation::{
-    Call, Cause, Condition, InstanceSeen, Observation, Order, RunnerSeen, Subject,
+    Call, Cause, Condition, Covered, InstanceSeen, Observation, Order, RunnerSeen, Subject,
 };
 use remuda_core::reason::Reason;
 use remuda_core::runner::{InstanceState, RunnerId, RunnerState};
@@ -177,7 +177,7 @@ fn listing(world: &World, step: &Step) -> Option<Observation> {
             let all = open.iter().map(|(id, state)| told(world, *id, *state, None));
             let all = all.map(|told| told.read(world.now)).collect();
             let (forge, scope, asked_at) = (forge(), scope(SCOPES[*index]), world.now);
-            Some(Observation::Jobs { forge, scope, asked_at, all })
+            Some(Observation::Jobs { forge, scope, asked_at, all, covered: Covered::Whole })
         }
         Step::Registrations { scope: index, seen, age } => {
             let all = seen.iter().filter_map(|(index, online)| {

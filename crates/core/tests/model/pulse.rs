@@ -75,6 +75,7 @@ fn five_hundred_jobs_cost_fewer_calls_than_an_hour_allows() {
                     Look::Runners { .. } => {
                         world.lists_runners("org:acme", &[]);
                     }
+                    Look::Deliveries { .. } => unreachable!("no hook is declared"),
                     Look::Instances { .. } => {
                         world.lists_instances("one", &[], &[]);
                         continue;

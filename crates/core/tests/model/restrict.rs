@@ -93,7 +93,7 @@ fn avoided(world: &mut World) -> Vec<Vec<String>> {
     let calls = world.actions();
     let avoided = calls.iter().filter_map(|call| match call {
         Action::Launch(launch) => Some(launch.avoid.iter().map(ToString::to_string).collect()),
-        Action::Deregister(_) | Action::Destroy(_) | Action::Look(_) => None,
+        Action::Deregister(_) | Action::Destroy(_) | Action::Redeliver(_) | Action::Look(_) => None,
     });
     avoided.collect()
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use proptest::sample::select;
 use remuda_core::Snapshot;
+use remuda_core::budget::{Budget, Credential};
 use remuda_core::job::{Doubt, Job, JobState, Trust};
 use remuda_core::name::{ImageName, NodeName, PoolName, ProviderName, Resource};
 use remuda_core::pool::{Audience, Capacity, Gather};
@@ -14,7 +15,7 @@ use remuda_core::runner::{
     Instance, InstanceId, InstanceState, LaunchCall, Outcome, Purpose, Registration, Runner,
     RunnerId, RunnerState, Since,
 };
-use remuda_core::snapshot::{Backoff, Change, Drain, Proof};
+use remuda_core::snapshot::{Backoff, Change, Drain, Note, Proof};
 
 use crate::world::{at, fleet, forge, installation, job, scope, seconds};
 
@@ -227,7 +228,9 @@ impl WorldIs {
             books.apply(&[Change::Drain(what, Some(drain))]);
         }
         if let Some(until) = self.limited {
-            books.apply(&[Change::Limited(forge(), at(self.now - 100 + until))]);
+            let resets_at = at(self.now - 100 + until);
+            let budget = Budget { limit: 5000, remaining: 0, resets_at };
+            books.apply(&[Change::Note(Note::Budget(forge(), Credential::Token, budget))]);
         }
         books
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use remuda_core::action::Look;
 use remuda_core::controller::{Controller, Rules, Seen};
 use remuda_core::fleet::{
-    Fleet, Forge, Image, JitBy, Polls, Process, Provider, ProviderKind, Tenants, Terms,
+    Demand, Fleet, Forge, Image, JitBy, Polls, Process, Provider, ProviderKind, Tenants, Terms,
 };
 use remuda_core::job::{Conclusion, Job, JobKey, JobState, RunnerRef, Title};
 use remuda_core::label::{LabelSet, Wanted};
@@ -18,7 +18,8 @@ use remuda_core::name::{
     Resource,
 };
 use remuda_core::observation::{
-    Call, Cause, Condition, InstanceSeen, JobSeen, Observation, RunnerSeen, Source, Subject,
+    Call, Cause, Condition, Covered, InstanceSeen, JobSeen, Observation, RunnerSeen, Source,
+    Subject,
 };
 use remuda_core::pool::{Audience, Capacity, Gather, Limits, Mode, Pool};
 use remuda_core::runner::{InstanceId, Runner, RunnerId, RunnerState};
@@ -105,6 +106,7 @@ fn github() -> Forge {
         scopes: Vec::new(),
         group: GroupName::new("remuda").unwrap(),
         polls: Polls::default(),
+        demand: Demand::default(),
     }
 }
 
@@ -353,7 +355,10 @@ impl World {
         let (forge, scope) = (forge(), scope(of));
         let subject = Subject::Jobs(forge.clone(), scope.clone());
         let all = all.into_iter().map(|told| told.read(asked_at)).collect();
-        self.answered(subject, vec![Observation::Jobs { forge, scope, asked_at, all }])
+        self.answered(
+            subject,
+            vec![Observation::Jobs { forge, scope, asked_at, all, covered: Covered::Whole }],
+        )
     }
 
     /// The registrations of a scope are listed: these runners of ours are online.
@@ -555,6 +560,8 @@ fn words(call: &Action) -> String {
         Action::Look(Look::Job { key, .. }) => format!("read {}", key.native),
         Action::Look(Look::Jobs { scope, .. }) => format!("jobs of {scope}"),
         Action::Look(Look::Runners { scope, .. }) => format!("runners of {scope}"),
+        Action::Look(Look::Deliveries { hook, .. }) => format!("deliveries of {hook}"),
+        Action::Redeliver(call) => format!("deliver {} again", call.guid),
         Action::Look(Look::Instances { provider }) => format!("instances of {provider}"),
     }
 }

@@ -11,6 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
 use remuda_core::Timestamp;
+use remuda_core::budget::Credential;
 use remuda_core::fleet;
 use remuda_core::name::{Login, RepositoryName};
 use remuda_core::tenant::Scope;
@@ -40,6 +41,10 @@ const REMEMBERED_MAX: usize = 4096;
 /// not asked for. A stolen token thus opens nothing else (rise.md W11).
 const PERMISSIONS: [(&str, &str); 3] =
     [("actions", "read"), ("metadata", "read"), ("organization_self_hosted_runners", "write")];
+/// What is asked for to look after hooks, at an organization and at a repository.
+const HOOK_PERMISSIONS: [(&str, &str); 1] = [("organization_hooks", "write")];
+const REPOSITORY_HOOK_PERMISSIONS: [(&str, &str); 2] =
+    [("metadata", "read"), ("repository_hooks", "write")];
 const REPOSITORY_PERMISSIONS: [(&str, &str); 3] =
     [("actions", "read"), ("metadata", "read"), ("administration", "write")];
 
@@ -51,11 +56,21 @@ pub(super) struct Auth {
     tokens: Slots<TokenKey, Token, ForgeError>,
 }
 
-/// Which token: an App's, for an installation, narrowed to one repository where that is enough.
-type TokenKey = (usize, u64, Option<RepositoryName>);
+/// Which token: an App's, for an installation, narrowed to one repository where that is enough, and to
+/// what it is for.
+type TokenKey = (usize, u64, Option<RepositoryName>, Purpose);
+
+/// What a token is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Purpose {
+    /// Runners and jobs.
+    Runners,
+    /// Hooks and their deliveries.
+    Hooks,
+}
 
 struct App {
-    issuer: String,
+    issuer: Arc<str>,
     key: RsaKeyPair,
     owners: Vec<Login>,
 }
@@ -105,7 +120,7 @@ impl Auth {
     /// The personal access token, as a credential.
     pub(super) fn token(&self) -> Option<Access> {
         let secret = self.token.clone()?;
-        Some(Access { bearer: Bearer { who: Who::Token, secret }, key: None })
+        Some(Access { bearer: Bearer::new(Who::Token, Credential::Token, secret), key: None })
     }
 
     /// An App's credential for a scope; `None` if it does not serve there.
@@ -114,6 +129,7 @@ impl Auth {
         rest: &Rest,
         app: usize,
         scope: &Scope,
+        purpose: Purpose,
     ) -> Result<Option<Access>, ForgeError> {
         let owners = &self.apps[app].owners;
         // Apps cannot be installed on an enterprise to register runners there.
@@ -128,7 +144,7 @@ impl Auth {
             Scope::Repository(repository) => Some(repository.name.clone()),
             Scope::Organization(_) | Scope::Enterprise(_) => None,
         };
-        let key = (app, installation.id, repository);
+        let key = (app, installation.id, repository, purpose);
         let fresh = |token: &Token| token.valid_until > rest.now() + RENEW_BEFORE;
         let token = match self.tokens.get(&key, fresh, self.mint(rest, &key, &installation)).await {
             Ok(token) => token.into_inner(),
@@ -140,7 +156,9 @@ impl Auth {
             Err(error) => return Err(error),
         };
         let who = Who::Installation(app, installation.id);
-        Ok(Some(Access { bearer: Bearer { who, secret: token.secret }, key: Some(key) }))
+        let owner = Some(scope.owner().clone());
+        let credential = Credential::App { id: self.apps[app].issuer.clone(), owner };
+        Ok(Some(Access { bearer: Bearer::new(who, credential, token.secret), key: Some(key) }))
     }
 
     /// Forgets a token that the forge no longer takes. False for what cannot be renewed.
@@ -179,7 +197,7 @@ impl Auth {
     async fn mint(
         &self,
         rest: &Rest,
-        (app, id, repository): &TokenKey,
+        (app, id, repository, purpose): &TokenKey,
         installation: &Installation,
     ) -> Result<Token, ForgeError> {
         #[derive(Deserialize)]
@@ -188,14 +206,16 @@ impl Auth {
             expires_at: String,
         }
         let mut body = Map::new();
-        let wanted = match repository {
-            Some(name) => {
-                body.insert("repositories".into(), json!([name.as_str()]));
-                REPOSITORY_PERMISSIONS
-            }
-            None => PERMISSIONS,
+        if let Some(name) = repository {
+            body.insert("repositories".into(), json!([name.as_str()]));
+        }
+        let wanted: &[_] = match (purpose, repository) {
+            (Purpose::Runners, Some(_)) => &REPOSITORY_PERMISSIONS,
+            (Purpose::Runners, None) => &PERMISSIONS,
+            (Purpose::Hooks, Some(_)) => &REPOSITORY_HOOK_PERMISSIONS,
+            (Purpose::Hooks, None) => &HOOK_PERMISSIONS,
         };
-        let permissions = narrowed(&wanted, &installation.permissions);
+        let permissions = narrowed(wanted, &installation.permissions);
         if !permissions.is_empty() {
             body.insert("permissions".into(), Value::Object(permissions));
         }
@@ -209,15 +229,21 @@ impl Auth {
         Ok(Token { secret: minted.token.into(), valid_until: rest.here(expires_at, answer.date) })
     }
 
+    /// The place of the App with this id.
+    pub(super) fn numbered(&self, id: &str) -> Option<usize> {
+        self.apps.iter().position(|app| *app.issuer == *id)
+    }
+
     /// Asks as the App itself.
-    async fn as_app(
+    pub(super) async fn as_app(
         &self,
         rest: &Rest,
         app: usize,
         ask: &Ask,
     ) -> Result<super::rest::Answer, ForgeError> {
         let secret = self.apps[app].jwt(rest.forge_now())?;
-        let answer = rest.send(&Bearer { who: Who::App(app), secret }, ask).await?;
+        let credential = Credential::App { id: self.apps[app].issuer.clone(), owner: None };
+        let answer = rest.send(&Bearer::new(Who::App(app), credential, secret), ask).await?;
         if answer.status != StatusCode::UNAUTHORIZED {
             return Ok(answer);
         }
@@ -263,7 +289,7 @@ impl App {
             _ => return Err(refuse("it is a key of another kind")),
         };
         let key = key.map_err(|_| refuse("it is damaged, or not of 2048 to 8192 bits"))?;
-        Ok(Self { issuer: app.id.clone(), key, owners: app.owners.clone() })
+        Ok(Self { issuer: app.id.as_str().into(), key, owners: app.owners.clone() })
     }
 
     /// A JSON Web Token (RFC 7519) that says who we are: issued a minute ago, for clocks that are

@@ -3,8 +3,10 @@
 use std::fmt;
 
 use async_trait::async_trait;
-use remuda_core::action::Launch;
+use remuda_core::action::{Launch, Reach};
+use remuda_core::budget::{Budget, Credential};
 use remuda_core::fleet;
+use remuda_core::hook::HookKey;
 use remuda_core::job::JobKey;
 use remuda_core::name::{ForgeName, GroupName, Login, RunnerName};
 use remuda_core::observation::{JobSeen, RunnerSeen};
@@ -12,7 +14,9 @@ use remuda_core::tenant::{Repository, Scope};
 use remuda_core::{Delivery, Observation, Timestamp};
 
 mod auth;
+mod bearer;
 mod decode;
+mod deliveries;
 mod jobs;
 mod rest;
 mod runners;
@@ -23,10 +27,10 @@ pub use rest::CallLimits;
 
 use crate::cache::Slots;
 use crate::{
-    Budget, Clock, DecodeError, Forge, ForgeError, RawDelivery, Refusal, Registered, Removal,
-    SetupError,
+    Clock, DecodeError, FailedDeliveries, Forge, ForgeError, OpenJobs, RawDelivery, Refusal,
+    Registered, Removal, SetupError,
 };
-use auth::{Access, Auth};
+use auth::{Access, Auth, Purpose};
 use rest::{Answer, Ask, Rest};
 use verify::Signers;
 
@@ -73,43 +77,61 @@ impl GitHub {
         })
     }
 
-    /// Makes a call with each credential that serves a scope, in order, until one is not turned away.
-    /// Not a retry: each asks as somebody else, and one that was turned away had no effect.
+    /// Makes a call with each credential that serves a scope, the one with most calls left first, until
+    /// one is neither turned away nor out of calls. Not a retry: each asks as somebody else, and one that
+    /// was turned away had no effect.
     async fn with<T, F>(&self, scope: &Scope, call: impl Fn(Access) -> F) -> Result<T, ForgeError>
     where
         F: Future<Output = Result<T, ForgeError>>,
     {
-        let mut turned_away = None;
-        for app in self.auth.apps() {
-            let result = match self.auth.app(&self.rest, app, scope).await {
-                Ok(None) => continue,
-                Ok(Some(access)) => call(access).await,
-                Err(error) => Err(error),
-            };
-            match result {
-                Err(error) if error.turns_away() => {
-                    turned_away.get_or_insert(error);
-                }
+        self.with_for(scope, Purpose::Runners, call).await
+    }
+
+    async fn with_for<T, F>(
+        &self,
+        scope: &Scope,
+        purpose: Purpose,
+        call: impl Fn(Access) -> F,
+    ) -> Result<T, ForgeError>
+    where
+        F: Future<Output = Result<T, ForgeError>>,
+    {
+        let (mut serving, mut failed) = self.serving(scope, purpose).await;
+        // The sort is stable: among equals, the fleet file's order holds.
+        serving.sort_by_key(|access| std::cmp::Reverse(self.rest.left(&access.bearer.credential)));
+        for access in serving {
+            match call(access).await {
+                Err(error) if error.weight() < 2 => failed = Some(graver(failed, error)),
                 done => return done,
             }
         }
-        match (turned_away, self.auth.token()) {
-            (Some(error), _) => Err(error),
-            (None, Some(access)) => call(access).await,
-            (None, None) => Err(self.no_credential(scope)),
-        }
+        Err(failed.unwrap_or_else(|| self.no_credential(scope)))
     }
 
-    /// Every credential that serves a scope: the Apps, or else the token.
-    async fn credentials(&self, scope: &Scope) -> Result<Vec<Access>, ForgeError> {
-        let mut all = Vec::new();
+    /// Every credential that serves a scope, the Apps or else the token; and what became of one that
+    /// could not be had.
+    async fn serving(&self, scope: &Scope, purpose: Purpose) -> (Vec<Access>, Option<ForgeError>) {
+        let (mut all, mut failed) = (Vec::new(), None);
         for app in self.auth.apps() {
-            all.extend(self.auth.app(&self.rest, app, scope).await?);
+            match self.auth.app(&self.rest, app, scope, purpose).await {
+                Ok(access) => all.extend(access),
+                Err(error) => failed = Some(graver(failed, error)),
+            }
         }
-        if all.is_empty() {
+        // An App that should serve and fails is not covered up.
+        if all.is_empty() && failed.is_none() {
             all.extend(self.auth.token());
         }
-        if all.is_empty() { Err(self.no_credential(scope)) } else { Ok(all) }
+        (all, failed)
+    }
+
+    /// Every credential that serves a scope, or an error: what is seen by some is not all there is.
+    async fn credentials(&self, scope: &Scope) -> Result<Vec<Access>, ForgeError> {
+        match self.serving(scope, Purpose::Runners).await {
+            (_, Some(error)) => Err(error),
+            (all, None) if all.is_empty() => Err(self.no_credential(scope)),
+            (all, None) => Ok(all),
+        }
     }
 
     fn no_credential(&self, scope: &Scope) -> ForgeError {
@@ -180,16 +202,46 @@ impl Forge for GitHub {
         }
     }
 
-    async fn jobs(&self, scope: &Scope, asked_at: Timestamp) -> Result<Vec<JobSeen>, ForgeError> {
-        self.open_jobs(scope, asked_at).await
+    async fn jobs(
+        &self,
+        scope: &Scope,
+        reach: &Reach,
+        asked_at: Timestamp,
+    ) -> Result<OpenJobs, ForgeError> {
+        self.open_jobs(scope, reach, asked_at).await
     }
 
     async fn runners(&self, scope: &Scope) -> Result<Vec<RunnerSeen>, ForgeError> {
         self.with(scope, |access| self.runners_as(access, scope)).await
     }
 
-    fn budget(&self) -> Option<Budget> {
-        self.rest.budget()
+    async fn deliveries(
+        &self,
+        hook: &HookKey,
+        since: Timestamp,
+        from: Option<&str>,
+    ) -> Result<FailedDeliveries, ForgeError> {
+        self.failed_deliveries(hook, since, from).await
+    }
+
+    async fn redeliver(&self, hook: &HookKey, id: u64) -> Result<(), ForgeError> {
+        self.ask_for_delivery(hook, id).await
+    }
+
+    fn budgets(&self) -> Vec<(Credential, Budget)> {
+        self.rest.budgets()
+    }
+}
+
+/// Of two failures the one that says more; of two limits the one that ends first.
+fn graver(old: Option<ForgeError>, new: ForgeError) -> ForgeError {
+    match (old, new) {
+        (
+            Some(ForgeError::Limited { until, .. }),
+            new @ ForgeError::Limited { until: sooner, .. },
+        ) if sooner < until => new,
+        (Some(old), new) if old.weight() >= new.weight() => old,
+        (_, new) => new,
     }
 }
 

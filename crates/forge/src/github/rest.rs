@@ -8,14 +8,16 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use remuda_core::Timestamp;
+use remuda_core::budget::{Budget, Credential};
 use reqwest::{Client, Url, redirect};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+pub(super) use super::bearer::{Bearer, Meter, Who};
 use crate::cache::Cache;
 use crate::error::bounded;
-use crate::{Budget, Clock, Effect, ForgeError, SetupError};
+use crate::{Clock, Effect, ForgeError, SetupError};
 
 /// Bounds on every call.
 #[derive(Clone, Copy, Debug)]
@@ -52,26 +54,10 @@ const ETAG_OVERHEAD: usize = 500;
 const LIMITED_DEFAULT: Duration = Duration::from_mins(1);
 /// GitHub's windows are an hour; a header that asks for more is not believed.
 const LIMITED_MAX: Duration = Duration::from_hours(1);
+/// Two ends of windows that lie so close are one, told with different delays.
+const SAME_WINDOW: Duration = Duration::from_mins(1);
 /// A difference of clocks that GitHub's own leeway and our margin cover.
 const SKEW_MAX: Duration = Duration::from_secs(30);
-
-/// Whose budget a request is charged to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Who {
-    /// An App as itself, by its place in the fleet file.
-    App(usize),
-    /// An installation of an App.
-    Installation(usize, u64),
-    /// The personal access token.
-    Token,
-}
-
-/// A credential as a request bears it.
-#[derive(Clone, Debug)]
-pub(super) struct Bearer {
-    pub(super) who: Who,
-    pub(super) secret: SecretString,
-}
 
 /// A request.
 #[derive(Clone, Debug)]
@@ -121,6 +107,8 @@ pub(super) struct Answer {
     pub(super) date: Option<Timestamp>,
     body: Arc<[u8]>,
     more: More,
+    /// Where a listing goes on that is paged by cursor.
+    next: Option<String>,
 }
 
 /// Whether a listing goes on after this page.
@@ -146,6 +134,16 @@ impl<T: DeserializeOwned> Page for Vec<T> {
 }
 
 impl Answer {
+    /// True if what was asked for was granted.
+    pub(super) fn is_success(&self) -> bool {
+        self.status.is_success()
+    }
+
+    /// Where a listing goes on that is paged by cursor; none if this is its last page.
+    pub(super) fn cursor(&self) -> Option<String> {
+        self.next.clone()
+    }
+
     /// The body as `T`, if the call was granted.
     pub(super) fn read<T: DeserializeOwned>(&self, ask: &Ask) -> Result<T, ForgeError> {
         self.parse(ask, |error| bounded(&error.to_string()))
@@ -203,7 +201,14 @@ pub(super) struct Rest {
     /// The forge's time less ours, in milliseconds; 0 until a signed request failed for it.
     skew: AtomicI64,
     remembered: Mutex<Cache<(Who, String), Arc<Remembered>>>,
-    budgets: Mutex<BTreeMap<Who, Budget>>,
+    budgets: Mutex<BTreeMap<Credential, Noted>>,
+}
+
+/// What the forge last said of a budget.
+struct Noted {
+    budget: Budget,
+    /// Nobody has been told of it.
+    news: bool,
 }
 
 impl Rest {
@@ -275,10 +280,21 @@ impl Rest {
         Timestamp::from_millis(self.now().as_millis().saturating_add(ahead))
     }
 
-    pub(super) fn budget(&self) -> Option<Budget> {
-        let now = self.now();
-        let budgets = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);
-        budgets.values().filter(|b| b.resets_at > now).min_by_key(|b| b.remaining).copied()
+    /// What the forge has said of budgets since this was last asked.
+    pub(super) fn budgets(&self) -> Vec<(Credential, Budget)> {
+        let mut noted = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = noted.iter_mut().filter(|(_, noted)| noted.news);
+        news.map(|(credential, noted)| {
+            noted.news = false;
+            (credential.clone(), noted.budget)
+        })
+        .collect()
+    }
+
+    /// Calls that a credential has left, as far as the forge has said.
+    pub(super) fn left(&self, credential: &Credential) -> u64 {
+        let noted = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);
+        noted.get(credential).map_or(u64::MAX, |noted| noted.budget.left_at(self.now()))
     }
 
     /// Reads every page of a listing.
@@ -306,6 +322,9 @@ impl Rest {
 
     /// Sends a request and waits for its whole answer.
     pub(super) async fn send(&self, bearer: &Bearer, ask: &Ask) -> Result<Answer, ForgeError> {
+        if bearer.meter.as_ref().is_some_and(|meter| !meter.take()) {
+            return Err(ForgeError::Dear { call: ask.name() });
+        }
         let url = self.url(ask)?;
         let key = (bearer.who, url.as_str().to_owned());
         let remembered = if ask.method == Method::GET { self.recall(&key) } else { None };
@@ -323,7 +342,7 @@ impl Rest {
         let (status, headers) = (response.status(), response.headers().clone());
         let body = self.body(ask, response).await?;
         let date = date(&headers, header::DATE);
-        self.note_budget(bearer.who, &headers, date);
+        self.note_budget(&bearer.credential, &headers, date);
         if let Some(limited) = self.limited(ask, status, &headers, &body) {
             return Err(limited);
         }
@@ -331,12 +350,16 @@ impl Rest {
             return Err(ask.broken(format!("the forge answered {status}: {}", message(&body))));
         }
         if status == StatusCode::NOT_MODIFIED {
+            if let Some(meter) = &bearer.meter {
+                meter.give_back();
+            }
             let Some(remembered) = remembered else {
                 return Err(ask.broken("the forge answered 304 to an unconditional request"));
             };
             return Ok(Answer { date, ..remembered.answer.clone() });
         }
-        let answer = Answer { status, date, body: body.into(), more: more(&headers) };
+        let (more, next) = (more(&headers), cursor(&headers));
+        let answer = Answer { status, date, body: body.into(), more, next };
         if ask.method == Method::GET && status == StatusCode::OK {
             self.remember(key, headers.get(header::ETAG), &answer);
         }
@@ -384,23 +407,27 @@ impl Rest {
         }
     }
 
-    fn note_budget(&self, who: Who, headers: &HeaderMap, date: Option<Timestamp>) {
-        // An App's own budget is for looking up installations; the work is done as those. Some
-        // resources (search, registration) have budgets of their own.
+    fn note_budget(&self, credential: &Credential, headers: &HeaderMap, date: Option<Timestamp>) {
+        // Some resources (search, registration) have budgets of their own.
         let core = headers.get("x-ratelimit-resource").is_none_or(|resource| resource == "core");
-        if matches!(who, Who::App(_)) || !core {
-            return;
-        }
-        let remaining = number(headers, "x-ratelimit-remaining");
+        let remaining = number(headers, "x-ratelimit-remaining").filter(|_| core);
         let reset = number(headers, "x-ratelimit-reset").and_then(|s| i64::try_from(s).ok());
         let (Some(remaining), Some(reset)) = (remaining, reset) else { return };
-        let reset = Timestamp::from_millis(reset.saturating_mul(1000));
-        let budget = Budget { remaining, resets_at: self.here(reset, date) };
+        let limit = number(headers, "x-ratelimit-limit").unwrap_or(remaining).max(remaining);
+        let resets_at = self.here(Timestamp::from_millis(reset.saturating_mul(1000)), date);
+        let mut new = Budget { limit, remaining, resets_at };
         let now = self.now();
-        let mut budgets = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);
-        // Tokens and installations come and go; what is past says nothing.
-        budgets.retain(|_, old| old.resets_at > now);
-        budgets.insert(who, budget);
+        let mut noted = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);
+        // Installations come and go; what is past says nothing.
+        noted.retain(|_, old| old.budget.resets_at > now);
+        // Answers overtake each other; within a window, what is left only becomes less.
+        if let Some(old) = noted.get(credential).map(|noted| noted.budget)
+            && resets_at.since(old.resets_at).max(old.resets_at.since(resets_at)) < SAME_WINDOW
+        {
+            new.remaining = new.remaining.min(old.remaining);
+            new.resets_at = old.resets_at;
+        }
+        noted.insert(credential.clone(), Noted { budget: new, news: true });
     }
 
     /// Tells a limit on calls from a lack of permission: GitHub answers both with 403
@@ -521,4 +548,14 @@ fn more(headers: &HeaderMap) -> More {
         Some(Ok(link)) if link.contains("rel=\"next\"") => More::Yes,
         Some(_) => More::No,
     }
+}
+
+/// The cursor of the link to the next page.
+fn cursor(headers: &HeaderMap) -> Option<String> {
+    let links = headers.get(header::LINK)?.to_str().ok()?.split(',');
+    let next = links.into_iter().find(|link| link.contains("rel=\"next\""))?;
+    let (_, rest) = next.split_once('<')?;
+    let url = Url::parse(rest.split_once('>')?.0).ok()?;
+    let cursor = url.query_pairs().find(|(name, _)| name == "cursor")?;
+    Some(cursor.1.into_owned())
 }

@@ -39,11 +39,12 @@ impl Signers {
     /// Loads the secrets of a forge.
     pub(super) fn new(forge: &fleet::Forge) -> Result<Self, SetupError> {
         // Deliveries name an App by its number, so one declared by client id is told by its secret.
+        let taken = forge.demand.webhooks;
         let app = |app: &fleet::App| Signer::new(app.id.parse().ok(), &app.webhook_secrets);
         let hook = |hook: &fleet::Hook| Signer::new(hook.id, &hook.secrets);
         Ok(Self {
-            apps: forge.apps.iter().map(app).collect::<Result<_, _>>()?,
-            hooks: forge.hooks.iter().map(hook).collect::<Result<_, _>>()?,
+            apps: forge.apps.iter().filter(|_| taken).map(app).collect::<Result<_, _>>()?,
+            hooks: forge.hooks.iter().filter(|_| taken).map(hook).collect::<Result<_, _>>()?,
         })
     }
 

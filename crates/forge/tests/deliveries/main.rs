@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::HeaderMap;
-use remuda_core::fleet::{self, Hook, Polls, SecretRef};
+use remuda_core::fleet::{self, Demand, Hook, Polls, SecretRef};
 use remuda_core::name::{ForgeName, GroupName};
 use remuda_core::{Delivery, Timestamp};
 use remuda_forge::{Forge, GitHub, RawDelivery, Refusal};
@@ -35,6 +35,7 @@ impl Declared {
             scopes: Vec::new(),
             group: GroupName::new("remuda").unwrap(),
             polls: Polls::default(),
+            demand: Demand::default(),
         };
         Self { forge, files: Vec::new() }
     }
@@ -59,7 +60,7 @@ impl Declared {
 
     fn hook(mut self, id: Option<u64>, secrets: &[&str]) -> Self {
         let secrets = secrets.iter().map(|text| self.secret(text)).collect();
-        self.forge.hooks.push(Hook { id, secrets });
+        self.forge.hooks.push(Hook { id, scope: None, secrets });
         self
     }
 

@@ -328,3 +328,45 @@ async fn no_error_and_no_description_shows_a_secret() {
         }
     }
 }
+
+/// Who asked last.
+fn asked_last(fake: &Fake) -> u64 {
+    let world = fake.world();
+    let bearer = world.seen.last().unwrap().headers["authorization"].to_str().unwrap().to_owned();
+    world.tokens[bearer.trim_start_matches("Bearer ")].installation
+}
+
+#[tokio::test]
+async fn of_several_apps_the_one_with_most_calls_left_asks() {
+    let mut world = two_apps();
+    world.apps[0].installations.push(installation(11, "acme"));
+    world.budgets = [(11, 3000), (21, 3010)].into();
+    let fake = Fake::start(world).await;
+    let github = fake.client();
+    let acme = scope("org:acme");
+    let mut by = Vec::new();
+    for round in 0..40 {
+        github.register(&launch("org:acme", &format!("rvv-{round}"))).await.unwrap();
+        by.push(asked_last(&fake));
+    }
+    let left = fake.world().budgets.clone();
+    assert!(left[&11].abs_diff(left[&21]) <= 2, "{left:?}");
+    assert!(by.contains(&11) && by.contains(&21), "{by:?}");
+    github.runners(&acme).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_scope_is_limited_only_when_all_of_its_apps_are() {
+    let mut world = two_apps();
+    world.apps[0].installations.push(installation(11, "acme"));
+    world.budgets = [(11, 0), (21, 2)].into();
+    let fake = Fake::start(world).await;
+    let github = fake.client();
+    let acme = scope("org:acme");
+    github.runners(&acme).await.unwrap();
+    assert_eq!(asked_last(&fake), 21);
+    fake.world().budgets.insert(21, 0);
+    fake.world().add_runner("orgs/acme", "new");
+    let error = github.runners(&acme).await.unwrap_err();
+    assert!(matches!(error.cause(), Cause::Limited { .. }), "{error}");
+}

@@ -1,11 +1,10 @@
 //! Calls that fail, and what we may conclude.
 
-use std::time::Duration;
-
 use http::{Method, StatusCode};
 use remuda_core::Timestamp;
+use remuda_core::budget::{Budget, Credential};
 use remuda_core::observation::Cause;
-use remuda_forge::{Budget, Forge, ForgeError, GitHub};
+use remuda_forge::{Forge, ForgeError, GitHub};
 
 use super::fake::{Fake, Fault, PAT, START, World};
 use super::{launch, scope};
@@ -203,24 +202,35 @@ async fn a_limit_that_ends_by_the_forges_clock_is_told_by_ours() {
 }
 
 #[tokio::test]
-async fn the_budget_is_the_least_that_any_credential_has_left() {
+async fn what_the_forge_says_of_each_credentials_budget_is_told_once() {
     let mut world = World::acme();
     world.budget = Some(5000);
     world.apps[0].installations.push(super::fake::installation(12, "umbrella"));
     let fake = Fake::start(world).await;
     let github = fake.client();
-    assert_eq!(github.budget(), None);
-    github.runners(&scope("org:acme")).await.unwrap();
-    let budget = |remaining, millis| {
-        Some(Budget { remaining, resets_at: Timestamp::from_millis(START + millis) })
+    assert_eq!(github.budgets(), []);
+    let app = |owner: Option<&str>| Credential::App {
+        id: "1".into(),
+        owner: owner.map(super::fake::login),
     };
-    assert_eq!(github.budget(), budget(4999, 1_800_000));
-    fake.pass(Duration::from_secs(10));
+    let said = |limit, remaining, millis| {
+        let resets_at = Timestamp::from_millis(START + millis);
+        Budget { limit, remaining, resets_at }
+    };
+    github.runners(&scope("org:acme")).await.unwrap();
+    let itself = (app(None), said(7, 7, 60_000));
+    assert_eq!(
+        github.budgets(),
+        [itself.clone(), (app(Some("acme")), said(5000, 4999, 1_800_000))]
+    );
+    assert_eq!(github.budgets(), []);
+    // An answer that was overtaken on its way does not fill the budget up again.
+    fake.world().budget = Some(5000);
+    github.runners(&scope("org:acme")).await.unwrap();
+    assert_eq!(github.budgets(), [(app(Some("acme")), said(5000, 4999, 1_800_000))]);
     fake.world().budget = Some(300);
     github.runners(&scope("org:umbrella")).await.unwrap();
-    assert_eq!(github.budget(), budget(299, 1_810_000));
-    fake.pass(Duration::from_mins(31));
-    assert_eq!(github.budget(), None);
+    assert_eq!(github.budgets(), [itself, (app(Some("umbrella")), said(5000, 299, 1_800_000))]);
 }
 
 #[tokio::test]

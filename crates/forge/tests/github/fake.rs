@@ -16,7 +16,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, Method, StatusCode};
 use remuda_core::Timestamp;
-use remuda_core::fleet::{self, Polls, SecretRef};
+use remuda_core::fleet::{self, Demand, Polls, SecretRef};
 use remuda_core::name::{ForgeName, GroupName, Login};
 use remuda_forge::{CallLimits, Clock, GitHub};
 use ring::signature::{RSA_PKCS1_2048_8192_SHA256, RsaKeyPair, UnparsedPublicKey};
@@ -134,6 +134,8 @@ pub(crate) struct World {
     pub(crate) seen: Vec<Seen>,
     /// Calls left, where calls are limited.
     pub(crate) budget: Option<u64>,
+    /// The same by installation, where it is an installation's own.
+    pub(crate) budgets: BTreeMap<u64, u64>,
     /// Whether listings of runners know no filter by name, as on old Enterprise Servers.
     pub(crate) unfiltered: bool,
     /// Whether listings come without a `Link` header.
@@ -245,6 +247,7 @@ impl Fake {
             scopes: Vec::new(),
             group: GroupName::new("Remuda Runners").unwrap(),
             polls: Polls::default(),
+            demand: Demand::default(),
         }
     }
 
@@ -384,8 +387,8 @@ impl World {
             made.headers.push(("x-ratelimit-reset".into(), (self.now / 1000 + 60).to_string()));
             return made;
         }
-        let mut made = match self.token(bearer) {
-            Ok(token) => self.as_token(seen, &token, &parts),
+        let (mut made, installation) = match self.token(bearer) {
+            Ok(token) => (self.as_token(seen, &token, &parts), token.installation),
             Err(refused) => return refused,
         };
         if seen.method == Method::GET && made.status == 200 {
@@ -395,16 +398,18 @@ impl World {
             }
             made.headers.push(("etag".into(), etag));
         }
+        let left = self.budgets.get_mut(&installation).or(self.budget.as_mut());
         if made.status != 304
-            && let Some(left) = self.budget
+            && let Some(left) = left
         {
-            if left == 0 {
+            if *left == 0 {
                 made = refuse(403, "API rate limit exceeded for installation ID 11.");
             }
-            self.budget = Some(left.saturating_sub(1));
+            *left = left.saturating_sub(1);
         }
-        if let Some(left) = self.budget {
+        if let Some(left) = self.budgets.get(&installation).or(self.budget.as_ref()) {
             let reset = self.now / 1000 + 1800;
+            made.headers.push(("x-ratelimit-limit".into(), "5000".into()));
             made.headers.push(("x-ratelimit-remaining".into(), left.to_string()));
             made.headers.push(("x-ratelimit-reset".into(), reset.to_string()));
             made.headers.push(("x-ratelimit-resource".into(), "core".into()));

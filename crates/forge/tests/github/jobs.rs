@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use http::Method;
 use remuda_core::Timestamp;
+use remuda_core::action::Reach;
 use remuda_core::job::{Conclusion, JobKey, JobState};
 use remuda_core::name::ForgeName;
-use remuda_core::observation::{Cause, JobSeen, Source};
+use remuda_core::observation::{Cause, Covered, JobSeen, Source};
 use remuda_core::tenant::OwnerKind;
 use remuda_forge::{Forge, ForgeError, GitHub};
 use serde_json::{Value, json};
@@ -40,6 +41,17 @@ fn found(jobs: &[JobSeen]) -> Vec<(u64, JobState)> {
     jobs.iter().map(|job| (job.key.native, job.state)).collect()
 }
 
+fn reach() -> Reach {
+    Reach { active: BTreeSet::new(), after: None, others: 1000, calls_max: 10_000 }
+}
+
+/// A sweep that reaches everything.
+async fn sweep(fake: &Fake, github: &GitHub, at: &str) -> Result<Vec<JobSeen>, ForgeError> {
+    let open = github.jobs(&scope(at), &reach(), fake.now()).await?;
+    assert_eq!(open.covered, Covered::Whole);
+    Ok(open.all)
+}
+
 async fn read(fake: &Fake, github: &GitHub, id: u64) -> Result<Option<JobSeen>, ForgeError> {
     github.job(&scope("org:acme"), &repository("acme", "app"), &key(id), fake.now()).await
 }
@@ -71,7 +83,7 @@ async fn open_jobs_are_found_in_every_repository_and_state() {
         repo("umbrella", "x", vec![run(6, "queued", vec![job(9, "queued")])]),
     ];
     let fake = Fake::start(world).await;
-    let jobs = fake.client().jobs(&scope("org:acme"), fake.now()).await.unwrap();
+    let jobs = sweep(&fake, &fake.client(), "org:acme").await.unwrap();
     let expected = [
         (1, JobState::Queued),
         (2, JobState::Waiting),
@@ -101,7 +113,7 @@ async fn many_repositories_and_jobs_are_read_to_the_last_page() {
     let jobs = (0..230).map(|id| job(id, "queued")).collect();
     world.repositories[110].runs.push(run(1, "queued", jobs));
     let fake = Fake::start(world).await;
-    let jobs = fake.client().jobs(&scope("org:acme"), fake.now()).await.unwrap();
+    let jobs = sweep(&fake, &fake.client(), "org:acme").await.unwrap();
     assert_eq!(jobs.len(), 230);
     assert!(jobs.iter().all(|job| job.repository.name.as_str() == "repo-110"));
 }
@@ -113,9 +125,9 @@ async fn a_sweep_of_which_nothing_changed_costs_no_budget() {
     world.repositories[0].runs.push(run(1, "queued", vec![job(1, "queued")]));
     let fake = Fake::start(world).await;
     let github = fake.client();
-    let first = github.jobs(&scope("org:acme"), fake.now()).await.unwrap();
+    let first = sweep(&fake, &github, "org:acme").await.unwrap();
     let left = fake.world().budget;
-    let second = github.jobs(&scope("org:acme"), fake.now()).await.unwrap();
+    let second = sweep(&fake, &github, "org:acme").await.unwrap();
     assert_eq!((second, fake.world().budget), (first, left));
 }
 
@@ -124,7 +136,7 @@ async fn a_personal_accounts_repository_is_a_scope_of_its_own() {
     let mut world = World::ada();
     world.repositories[0].runs.push(run(1, "queued", vec![job(1, "queued")]));
     let fake = Fake::start(world).await;
-    let jobs = fake.client().jobs(&scope("repo:ada/toy"), fake.now()).await.unwrap();
+    let jobs = sweep(&fake, &fake.client(), "repo:ada/toy").await.unwrap();
     let [job] = jobs.as_slice() else { panic!("{jobs:?}") };
     assert_eq!(job.scope, scope("repo:ada/toy"));
     assert_eq!((job.tenant.key.kind, job.tenant.key.id), (OwnerKind::User, owner_id("ada")));
@@ -149,7 +161,7 @@ async fn several_apps_together_see_what_each_of_them_sees() {
     ];
     let fake = Fake::start(world).await;
     let github = fake.client();
-    let jobs = github.jobs(&scope("org:acme"), fake.now()).await.unwrap();
+    let jobs = sweep(&fake, &github, "org:acme").await.unwrap();
     assert_eq!(found(&jobs), [(1, JobState::Queued), (2, JobState::Queued)]);
     // A single job too is found by whoever can see it.
     let read = async |name: &str, id| {
@@ -169,9 +181,9 @@ async fn the_personal_token_lists_an_organizations_repositories() {
     let mut forge = fake.forge();
     forge.token = Some(fake.secret(PAT));
     let github = fake.client_of(&forge);
-    let jobs = github.jobs(&scope("org:acme"), fake.now()).await.unwrap();
+    let jobs = sweep(&fake, &github, "org:acme").await.unwrap();
     assert_eq!(found(&jobs), [(1, JobState::Queued)]);
-    let error = github.jobs(&scope("enterprise:big"), fake.now()).await.unwrap_err();
+    let error = sweep(&fake, &github, "enterprise:big").await.unwrap_err();
     assert_eq!(error.cause(), Cause::Invalid, "{error}");
 }
 
@@ -185,7 +197,7 @@ async fn one_hostile_job_does_not_hide_the_others() {
     let jobs = vec![hostile, crowded, job(3, "queued")];
     world.repositories[0].runs.push(run(1, "queued", jobs));
     let fake = Fake::start(world).await;
-    let jobs = fake.client().jobs(&scope("org:acme"), fake.now()).await.unwrap();
+    let jobs = sweep(&fake, &fake.client(), "org:acme").await.unwrap();
     assert_eq!(found(&jobs), [(3, JobState::Queued)]);
 }
 
@@ -202,7 +214,7 @@ async fn a_repository_that_is_gone_or_closed_does_not_hide_the_others() {
         world.repositories[0].runs.push(run(1, "queued", vec![job(1, "queued")]));
         world.fail(Method::GET, "/acme/gone/actions/runs", Fault::Answer(status, &[], body));
         let fake = Fake::start(world).await;
-        let jobs = fake.client().jobs(&scope("org:acme"), fake.now()).await.unwrap();
+        let jobs = sweep(&fake, &fake.client(), "org:acme").await.unwrap();
         assert_eq!(found(&jobs), [(1, JobState::Queued)]);
         assert_eq!(fake.world().count(&Method::GET, "/acme/old/actions/runs"), 0);
     }
@@ -218,7 +230,7 @@ async fn a_repository_of_another_owner_is_not_swept() {
     ]}"#;
     world.fail(Method::GET, "/installation/repositories", Fault::Answer(200, &[], listed));
     let fake = Fake::start(world).await;
-    let jobs = fake.client().jobs(&scope("org:acme"), fake.now()).await.unwrap();
+    let jobs = sweep(&fake, &fake.client(), "org:acme").await.unwrap();
     assert_eq!(found(&jobs), [(1, JobState::Queued)]);
     assert_eq!(fake.world().count(&Method::GET, "/umbrella/x/actions/runs"), 0);
 }
@@ -235,13 +247,13 @@ async fn a_sweep_that_fails_in_one_place_is_not_passed_off_as_whole() {
         world.repositories[0].runs.push(run(1, "queued", vec![job(1, "queued")]));
         world.fail(Method::GET, path, fault.clone());
         let fake = Fake::start(world).await;
-        let error = fake.wary(&fault).jobs(&scope("org:acme"), fake.now()).await.unwrap_err();
+        let error = sweep(&fake, &fake.wary(&fault), "org:acme").await.unwrap_err();
         assert_eq!(error.cause(), Cause::Transient, "{path} {fault:?}: {error}");
     }
     let mut world = World::acme();
     world.apps[0].installations[0].permissions.remove("actions");
     let fake = Fake::start(world).await;
-    let error = fake.client().jobs(&scope("org:acme"), fake.now()).await.unwrap_err();
+    let error = sweep(&fake, &fake.client(), "org:acme").await.unwrap_err();
     assert_eq!(error.cause(), Cause::Invalid, "{error}");
 }
 
@@ -251,7 +263,7 @@ async fn more_runs_than_github_lists_are_an_error() {
     let runs = (0..1000).map(|id| run(id, "queued", vec![]));
     world.repositories[0].runs.extend(runs);
     let fake = Fake::start(world).await;
-    let error = fake.client().jobs(&scope("org:acme"), fake.now()).await.unwrap_err();
+    let error = sweep(&fake, &fake.client(), "org:acme").await.unwrap_err();
     assert!(matches!(error, ForgeError::TooLong { max: 1000, .. }), "{error}");
 }
 
@@ -288,7 +300,7 @@ async fn a_job_with_a_conclusion_is_over_whatever_its_status_says() {
     let github = fake.client();
     let seen = read(&fake, &github, 1).await.unwrap().unwrap();
     assert_eq!((seen.state, seen.conclusion), (JobState::Completed, Some(Conclusion::Cancelled)));
-    assert_eq!(github.jobs(&scope("org:acme"), fake.now()).await, Ok(vec![]));
+    assert_eq!(sweep(&fake, &github, "org:acme").await, Ok(vec![]));
 }
 
 // A68, W21
@@ -318,4 +330,81 @@ async fn a_name_from_outside_cannot_lead_a_request_astray() {
         let asked = github.job(&scope("org:acme"), &astray, &key(1), fake.now()).await;
         assert!(matches!(asked, Err(ForgeError::Unsupported(_))), "{asked:?}");
     }
+}
+
+/// An organization of thirty repositories, each with one queued job of its number.
+fn thirty() -> World {
+    let mut world = World::acme();
+    let names: Vec<&'static str> = (0..30).map(|n| &*format!("repo-{n:02}").leak()).collect();
+    let one = |(n, name): (u64, &'static str)| {
+        repo("acme", name, vec![run(n, "queued", vec![job(n, "queued")])])
+    };
+    world.repositories = (0..).zip(names).map(one).collect();
+    world
+}
+
+#[tokio::test]
+async fn a_sweep_reaches_active_repositories_and_some_of_the_others_in_turn() {
+    let fake = Fake::start(thirty()).await;
+    let github = fake.client();
+    let named = |n: u64| repository("acme", &format!("repo-{n:02}"));
+    let active = BTreeSet::from([named(29), repository("acme", "gone")]);
+    let mut reach = Reach { active, others: 12, ..reach() };
+    let mut found = BTreeSet::new();
+    for (from, to, next) in [(0, 12, 11), (12, 24, 23), (24, 29, 6)] {
+        let open = github.jobs(&scope("org:acme"), &reach, fake.now()).await.unwrap();
+        let Covered::Part { repositories, next: Some(after) } = open.covered else { panic!() };
+        assert!((from..to).all(|n| repositories.contains(&named(n))), "{repositories:?}");
+        // What is gone was looked at too: it has no jobs.
+        assert!(repositories.contains(&named(29)) && repositories.len() == 14, "{repositories:?}");
+        assert_eq!((open.all.len(), &after), (13, &named(next)));
+        assert!(open.all.iter().all(|job| repositories.contains(&job.repository)));
+        found.extend(open.all.iter().map(|job| job.key.native));
+        reach.after = Some(after);
+    }
+    assert_eq!(found.len(), 30);
+}
+
+#[tokio::test]
+async fn a_sweep_costs_no_more_than_it_may_and_says_what_it_did_not_read() {
+    let fake = Fake::start(thirty()).await;
+    let github = fake.client();
+    let reach = Reach { calls_max: 40, ..reach() };
+    let (mut found, mut rounds) = (BTreeSet::new(), 0);
+    loop {
+        let before = fake.world().seen.len();
+        let open = github.jobs(&scope("org:acme"), &reach, fake.now()).await.unwrap();
+        assert!(open.calls <= 40, "{} calls", open.calls);
+        let world = fake.world();
+        let counted = world.seen[before..].iter().filter(|seen| seen.status == 200);
+        let by_installation = counted.filter(|seen| !seen.path.ends_with("/installation"));
+        assert_eq!(by_installation.count(), usize::try_from(open.calls).unwrap());
+        found.extend(open.all.iter().map(|job| job.key.native));
+        rounds += 1;
+        match open.covered {
+            Covered::Whole => break,
+            Covered::Part { repositories, .. } => {
+                let missing = (0..30).filter(|n| !found.contains(n));
+                let unread =
+                    |n: &u64| !repositories.contains(&repository("acme", &format!("repo-{n:02}")));
+                assert!(missing.clone().all(|n| unread(&n)), "{:?}", missing.collect::<Vec<_>>());
+            }
+        }
+        assert!(rounds < 10, "it never gets through");
+    }
+    // What was read once and has not changed costs nothing, so each sweep gets further.
+    assert_eq!(found.len(), 30);
+}
+
+#[tokio::test]
+async fn several_apps_share_the_repositories_they_all_see() {
+    let mut world = thirty();
+    let second = App { id: "2", installations: vec![installation(21, "acme")] };
+    world.apps.push(second);
+    world.budgets = [(11, 5000), (21, 5000)].into();
+    let fake = Fake::start(world).await;
+    let jobs = sweep(&fake, &fake.client(), "org:acme").await.unwrap();
+    assert_eq!(jobs.len(), 30);
+    let left = fake.world().budgets.clone();
+    assert!(left.values().all(|left| *left < 4950), "{left:?}");
 }

@@ -6,6 +6,7 @@ mod credentials;
 mod failures;
 mod fake;
 mod jobs;
+mod redelivery;
 mod registration;
 mod runners;
 

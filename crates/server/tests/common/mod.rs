@@ -79,7 +79,8 @@ listen = "{listen}"
 [forge.github]
 api = "{api}/api/v3"
 scopes = ["org:acme", "repo:solo/app"]
-polls = {{ starting = "1s", runners = "2s", jobs = "2s", job = "10s" }}
+polls = {{ starting = "1s", runners = "2s", job = "10s" }}
+demand = {{ sweep = "2s", budget = 1000000 }}
 
 [[forge.github.app]]
 id = 1

@@ -16,18 +16,21 @@ use remuda::handle::Handle;
 use remuda::lead::{Candidate, Lead};
 use remuda::metrics::Metrics;
 use remuda::perform::Outside;
-use remuda_core::action::Launch;
+use remuda_core::action::{Launch, Reach};
+use remuda_core::budget::{Budget, Credential};
 use remuda_core::fleet::{Fleet, Source, parse};
+use remuda_core::hook::HookKey;
 use remuda_core::job::{Conclusion, JobKey, JobState, RunnerRef, Title};
 use remuda_core::label::{LabelSet, Wanted};
 use remuda_core::name::{ForgeName, InstallationId, Login, NodeName, ProviderName, RunnerName};
-use remuda_core::observation::{self, Condition, InstanceSeen, JobSeen, RunnerSeen};
+use remuda_core::observation::{self, Condition, Covered, InstanceSeen, JobSeen, RunnerSeen};
 use remuda_core::pool::Capacity;
 use remuda_core::runner::InstanceId;
 use remuda_core::tenant::{OwnerKind, Repository, Scope, Tenant, TenantKey};
 use remuda_core::{Delivery, Observation, Timestamp};
 use remuda_forge::{
-    Budget, DecodeError, Forge, ForgeError, RawDelivery, Refusal, Registered, Removal,
+    DecodeError, FailedDeliveries, Forge, ForgeError, OpenJobs, RawDelivery, Refusal, Registered,
+    Removal,
 };
 use remuda_provider::{Provider, ProviderError};
 use remuda_store::{MemoryStore, Retention, Store, clock::Clock as StoreClock};
@@ -43,7 +46,8 @@ const FLEET: &str = r#"
 [forge.github]
 token = "env:NONE"
 scopes = ["org:acme"]
-polls = { starting = "1s", runners = "2s", jobs = "2s", job = "10s" }
+polls = { starting = "1s", runners = "2s", job = "10s" }
+demand = { sweep = "2s", budget = 1000000 }
 
 [provider.local]
 kind = "process"
@@ -498,11 +502,17 @@ impl Forge for Side {
         Ok(Some(self.begin("look").seen(key.native, source)))
     }
 
-    async fn jobs(&self, _: &Scope, asked_at: Timestamp) -> Result<Vec<JobSeen>, ForgeError> {
+    async fn jobs(
+        &self,
+        _: &Scope,
+        _: &Reach,
+        asked_at: Timestamp,
+    ) -> Result<OpenJobs, ForgeError> {
         let truth = self.begin("look");
         let open = truth.jobs.iter().filter(|(_, job)| job.state < JobState::Completed);
         let source = observation::Source::Read { asked_at };
-        Ok(open.map(|(number, _)| truth.seen(*number, source)).collect())
+        let all = open.map(|(number, _)| truth.seen(*number, source)).collect();
+        Ok(OpenJobs { all, covered: Covered::Whole, calls: 1 })
     }
 
     async fn runners(&self, _: &Scope) -> Result<Vec<RunnerSeen>, ForgeError> {
@@ -516,8 +526,21 @@ impl Forge for Side {
         Ok(seen.collect())
     }
 
-    fn budget(&self) -> Option<Budget> {
-        None
+    async fn deliveries(
+        &self,
+        _: &HookKey,
+        _: Timestamp,
+        _: Option<&str>,
+    ) -> Result<FailedDeliveries, ForgeError> {
+        Ok(FailedDeliveries { failed: Vec::new(), next: None })
+    }
+
+    async fn redeliver(&self, hook: &HookKey, _: u64) -> Result<(), ForgeError> {
+        Err(ForgeError::Unsupported(format!("{hook} has no failed deliveries")))
+    }
+
+    fn budgets(&self) -> Vec<(Credential, Budget)> {
+        Vec::new()
     }
 }
 

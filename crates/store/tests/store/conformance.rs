@@ -9,12 +9,13 @@ use remuda_core::job::JobState;
 use remuda_core::name::{ForgeName, InstallationId};
 use remuda_core::reason::Reason;
 use remuda_core::runner::{InstanceId, RunnerId};
+use remuda_core::snapshot::Note;
 use remuda_core::{Batch, Change, Event, Snapshot, WaitChange};
 use remuda_store::{Accepted, Decoded, Leader, StoreError, WAITS_PER_JOB_MAX};
 
 use crate::fixture::{
-    Fixture, HOUR, at, attempt, commit, delivery, event, forge, instance, job_change, key,
-    lease_of, memory, postgres, runner, sqlite_file, sqlite_in_memory,
+    Fixture, HOUR, at, attempt, commit, delivery, event, instance, job_change, key, lease_of,
+    memory, postgres, runner, sqlite_file, sqlite_in_memory,
 };
 
 const ALMOST_AN_HOUR: Duration = Duration::from_millis(3_599_999);
@@ -284,7 +285,7 @@ async fn what_was_committed_rebuilds_the_snapshot(test: Fixture) {
 async fn what_is_not_durable_is_not_written(test: Fixture) {
     let lease = lease_of(&*test.store).await;
     let before = test.store.load().await.unwrap();
-    commit(&*test.store, &lease, vec![Change::Limited(forge(), at(7))]).await;
+    commit(&*test.store, &lease, vec![Change::Note(Note::Confirmed(key(9), at(7)))]).await;
     assert_eq!(test.store.load().await.unwrap(), before);
 }
 

@@ -20,7 +20,7 @@ use remuda_core::runner::{
     Exit, Hold, Instance, InstanceId, InstanceState, LaunchCall, Outcome, Purpose, Registration,
     Runner, RunnerId, RunnerState, Since,
 };
-use remuda_core::snapshot::{Backoff, Drain, Proof, Recovering, Stray};
+use remuda_core::snapshot::{Backoff, Drain, Note, Proof, Recovering, Stray};
 use remuda_core::tenant::{Met, OwnerKind, Repository, Scope, Tenant, TenantKey};
 use remuda_core::{Change, Delivery, Event, Timestamp, WaitChange};
 
@@ -331,7 +331,7 @@ pub(crate) fn change() -> impl Strategy<Value = Change> {
             .prop_map(|(runner, instance)| Change::Next { runner, instance }),
         1 => job_key().prop_map(Change::ForgetJob),
         1 => runner_id().prop_map(Change::ForgetRunner),
-        1 => (forge(), instant()).prop_map(|(forge, until)| Change::Limited(forge, until)),
+        1 => (job_key(), instant()).prop_map(|(key, at)| Change::Note(Note::Confirmed(key, at))),
     ]
 }
 

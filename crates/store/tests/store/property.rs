@@ -44,7 +44,6 @@ fn batch() -> impl Strategy<Value = Batch> {
                 | Change::ForgetRunner(_)
                 | Change::Capacity(..)
                 | Change::Looked(..)
-                | Change::Limited(..)
                 | Change::Note(_) => None,
             });
             for (wait, job) in waits.iter_mut().zip(jobs) {

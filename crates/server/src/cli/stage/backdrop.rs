@@ -80,7 +80,8 @@ impl Backdrop {
         let mut text = format!(
             "[server]\nlisten = {listen}\n\n\
              [forge.{FORGE}]\napi = {api}\nscopes = {scopes}\n\
-             polls = {{ starting = \"{poll}s\", runners = \"{poll}s\", jobs = \"{poll}s\", job = \"{poll}s\" }}\n\n\
+             polls = {{ starting = \"{poll}s\", runners = \"{poll}s\", job = \"{poll}s\" }}\n\
+             demand = {{ sweep = \"{poll}s\", budget = 1000000 }}\n\n\
              [[forge.{FORGE}.app]]\nid = {app}\nprivate_key = {key}\nwebhook_secret = {secret}\n\n\
              [provider.local]\nkind = \"process\"\ndirectory = {instances}\nmax = {max}\nlaunches = 4\n\
              poll = \"{poll}s\"\nabsent = \"{poll}s\"\n\n\
