@@ -29,9 +29,22 @@ fn edit(estate: &Estate, from: &str, to: &str) {
     std::fs::write(estate.fleet(), text.replace(from, to)).unwrap();
 }
 
+/// Waits until the server takes connections: what is delivered before is lost, and here for good.
+async fn listening(estate: &Estate) {
+    let connected = async {
+        let mut tick = tokio::time::interval(std::time::Duration::from_millis(20));
+        while tokio::net::TcpStream::connect(estate.listen).await.is_err() {
+            tick.tick().await;
+        }
+    };
+    let waited = tokio::time::timeout(std::time::Duration::from_mins(1), connected).await;
+    assert!(waited.is_ok(), "nobody listens\n{}", estate.log());
+}
+
 /// Two jobs each of an organization and of a person run to their end.
 async fn runs_jobs(estate: Estate) -> Statistics {
     let server = estate.serve();
+    listening(&estate).await;
     estate.sandbox.submit("acme", "app", WORKFLOW, 1).unwrap();
     estate.sandbox.submit("solo", "app", WORKFLOW, 1).unwrap();
     let at_rest =
