@@ -16,7 +16,7 @@ use crate::snapshot::{Change, Looked, Orphan, Recovering, Snapshot, Stray};
 use crate::tenant::Scope;
 use crate::time::Timestamp;
 
-/// How far ahead of our books a runner's number may be and still be believed.
+/// How far ahead of our books a runner's or an instance's number may be and still be believed.
 const AHEAD_MAX: u64 = 1_000_000;
 
 fn looked(world: &Snapshot, subject: Subject, asked_at: Timestamp) -> Change {
@@ -221,7 +221,9 @@ pub(super) fn instances(
         if !listed.insert(seen.id) {
             continue;
         }
-        highest = highest.max(seen.id);
+        if seen.id.0 < world.next_instance.0.saturating_add(AHEAD_MAX) {
+            highest = highest.max(seen.id);
+        }
         match world.instance(seen.id).filter(|row| row.state < InstanceState::Gone) {
             Some(row) => changes.extend(present(world, row, seen)),
             None => changes.push(orphan(world, provider, asked_at, seen)),

@@ -353,8 +353,8 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// What no job needs, and what cannot be launched for now: kept up to `min_idle` in each listed scope, removed beyond it once it has
-    /// idled long enough.
+    /// What no job needs, and what cannot be launched for now: kept up to `min_idle` in each listed
+    /// scope, removed beyond it once it has idled long enough.
     fn surplus(&mut self) {
         let world = self.world;
         for runner in world.runners_in(RunnerState::Pending) {
