@@ -41,10 +41,6 @@ const NUMBER_JOBS: &str = "\
 SELECT setval(pg_get_serial_sequence('job', 'id'), coalesce(max(id), 1), max(id) IS NOT NULL)
 FROM job";
 
-/// A table takes as long as it is large, and the other end of a pipe as long as it likes.
-const UNHURRIED: &str = "\
-SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0";
-
 impl PostgresStore {
     /// Writes everything that the database at `url` holds to `out`, as of one instant. Gives the number
     /// of rows. Refused while a server leads.
@@ -53,7 +49,6 @@ impl PostgresStore {
         let failed = |error| link.place.failed(error);
         let session = link.session().await?;
         session.run(own::BEGIN_READING).await.map_err(failed)?;
-        session.run(UNHURRIED).await.map_err(failed)?;
         let done = migrate::check(&link, &session, MIGRATIONS).await?;
         up_to_date(done, MIGRATIONS, &link.place.name())?;
         unheld(&link, books::leader(&link).await?)?;
@@ -90,7 +85,6 @@ impl PostgresStore {
         unheld(&link, store.leader().await?)?;
         let session = link.session().await?;
         session.run(own::BEGIN).await.map_err(failed)?;
-        session.run(UNHURRIED).await.map_err(failed)?;
         // Whoever would take it waits until the end.
         session.run("SELECT * FROM lease FOR UPDATE").await.map_err(failed)?;
         let tables = tables(&session).await?;
