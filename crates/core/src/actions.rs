@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::action::{Action, Deregister, Destroy, Launch, Look};
 use crate::budget::{Credential, Lane, Purse};
 use crate::demand::sweeps;
-use crate::fleet::Polls;
+use crate::fleet::{Fleet, Polls};
 use crate::health::{backoff, obstacle, tries};
 use crate::hook;
 use crate::job::{Job, JobState};
@@ -52,6 +52,7 @@ pub(crate) fn next_try(world: &Snapshot, subject: &Subject) -> Option<Timestamp>
 
 /// Owners whose calls a forge limits.
 struct Patience<'a> {
+    fleet: &'a Fleet,
     limited: BTreeSet<(&'a ForgeName, &'a Login)>,
     /// What is left to owners, as far as it is known.
     purses: BTreeMap<(&'a ForgeName, &'a Login), Purse>,
@@ -71,8 +72,12 @@ impl<'a> Patience<'a> {
             | BackoffKey::Image(_)
             | BackoffKey::Node(..) => None,
         });
-        let mut patience =
-            Self { limited: limited.collect(), purses: BTreeMap::new(), tokens: BTreeMap::new() };
+        let mut patience = Self {
+            fleet: &world.fleet,
+            limited: limited.collect(),
+            purses: BTreeMap::new(),
+            tokens: BTreeMap::new(),
+        };
         for (forge, credential, budget) in world.budgets() {
             let purse = match credential {
                 Credential::App { owner: Some(owner), .. } => {
@@ -89,7 +94,8 @@ impl<'a> Patience<'a> {
     /// True if a call of this lane may be made for `scope` as far as the forge's limits go.
     fn allows(&self, forge: &ForgeName, scope: &Scope, lane: Lane) -> bool {
         let place = (forge, scope.owner());
-        let purse = self.purses.get(&place).or_else(|| self.tokens.get(forge));
+        let tokens = || self.tokens.get(forge).filter(|_| self.fleet.is_tokens(forge, place.1));
+        let purse = self.purses.get(&place).or_else(tokens);
         !self.limited.contains(&place) && purse.is_none_or(|purse| purse.spendable(lane) > 0)
     }
 }

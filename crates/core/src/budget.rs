@@ -152,7 +152,7 @@ impl Snapshot {
             self.budgets().filter(move |(at, by, _)| *at == forge && by.owner() == Some(owner));
         let mut installed = installed.map(|(_, _, budget)| budget).peekable();
         // The token is used only where no App serves.
-        let alone = installed.peek().is_none();
+        let alone = installed.peek().is_none() && self.fleet.is_tokens(forge, owner);
         let token = self.budgets.get(&(forge.clone(), Credential::Token)).filter(|_| alone);
         installed.chain(token)
     }
@@ -179,7 +179,7 @@ impl Snapshot {
         self.budgets().any(|(at, by, _)| at == forge && by.owner() == Some(owner))
     }
 
-    /// When the token gets calls again, if it serves the owner and has used up its own.
+    /// When the token gets calls again, if it alone can serve the owner and has used up its own.
     pub(crate) fn token_spent(&self, forge: &ForgeName, owner: &Login) -> Option<Timestamp> {
         self.exhausted_until(forge, owner).filter(|_| !self.is_installed(forge, owner))
     }

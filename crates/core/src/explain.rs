@@ -42,7 +42,8 @@ impl Standing {
 
 impl From<&Reason> for Standing {
     fn from(reason: &Reason) -> Self {
-        Self::new(reason.code(), reason.to_string()).since(reason.since()).next(reason.until())
+        let (since, next) = reason.span();
+        Self { code: reason.code(), text: reason.to_string(), since, next }
     }
 }
 

@@ -271,12 +271,13 @@ impl Reason {
         Self::Drained { what, who, why, since }
     }
 
-    /// When it is tried again or ends by itself, where that is known.
-    pub fn until(&self) -> Option<Timestamp> {
+    /// Since when it is so, and when it is tried again or ends by itself; each where the reason itself
+    /// says so.
+    pub(crate) fn span(&self) -> (Option<Timestamp>, Option<Timestamp>) {
         match self {
-            Self::BackingOff { until, .. }
-            | Self::Quarantined { until, .. }
-            | Self::Gathering { until, .. } => Some(*until),
+            Self::Quarantined { since, until, .. } => (Some(*since), Some(*until)),
+            Self::BackingOff { until, .. } | Self::Gathering { until, .. } => (None, Some(*until)),
+            Self::UnknownToForge { since } | Self::Drained { since, .. } => (Some(*since), None),
             Self::HeldByForge
             | Self::NoPoolHasLabels { .. }
             | Self::PoolFull(_)
@@ -284,38 +285,12 @@ impl Reason {
             | Self::NoNodeHasRoom(_)
             | Self::TenantAtCap { .. }
             | Self::Proving { .. }
-            | Self::Drained { .. }
             | Self::BehindOlder
             | Self::BehindOthers(_)
             | Self::TrustUnknown(_)
             | Self::NotTrusted(_)
             | Self::RunnerStarting(_)
-            | Self::RunnerIdle(_)
-            | Self::UnknownToForge { .. } => None,
-        }
-    }
-
-    /// Since when it is so, where the reason itself says so.
-    pub fn since(&self) -> Option<Timestamp> {
-        match self {
-            Self::UnknownToForge { since }
-            | Self::Quarantined { since, .. }
-            | Self::Drained { since, .. } => Some(*since),
-            Self::HeldByForge
-            | Self::NoPoolHasLabels { .. }
-            | Self::PoolFull(_)
-            | Self::ProviderFull(_)
-            | Self::NoNodeHasRoom(_)
-            | Self::TenantAtCap { .. }
-            | Self::BackingOff { .. }
-            | Self::Gathering { .. }
-            | Self::Proving { .. }
-            | Self::BehindOlder
-            | Self::BehindOthers(_)
-            | Self::TrustUnknown(_)
-            | Self::NotTrusted(_)
-            | Self::RunnerStarting(_)
-            | Self::RunnerIdle(_) => None,
+            | Self::RunnerIdle(_) => (None, None),
         }
     }
 }

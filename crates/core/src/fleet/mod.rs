@@ -59,6 +59,12 @@ impl Fleet {
         fmt::write(&mut hash, format_args!("{self:?}")).expect("hashing does not fail");
         format!("{:016x}", hash.0)
     }
+
+    /// True if nobody but a forge's token can serve an owner: none of its Apps may be installed there.
+    pub(crate) fn is_tokens(&self, forge: &ForgeName, owner: &Login) -> bool {
+        let apps = self.forges.get(forge).map_or(&[][..], |forge| &forge.apps);
+        !apps.iter().any(|app| app.owners.is_empty() || app.owners.contains(owner))
+    }
 }
 
 /// FNV-1a of 64 bits: the same on every machine, which std's hashers do not promise.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 use remuda_core::action::{Look, Reach};
 use remuda_core::budget::{Budget, Credential, Lane};
-use remuda_core::fleet::{Allowance, Demand};
+use remuda_core::fleet::{Allowance, App, Demand, SecretRef};
 use remuda_core::name::Login;
 use remuda_core::observation::{Covered, Observation, Subject};
 use remuda_core::tenant::Repository;
@@ -140,6 +140,52 @@ fn a_scope_is_limited_only_when_all_of_its_apps_are() {
     assert!(!world.calls().iter().any(|call| call.starts_with("launch")));
     world.passes(1);
     assert!(world.calls().contains(&"launch 3 of small".into()));
+}
+
+// A token beside an App: whom the App may serve does not wait for the token, even while nobody knows yet
+// where the App is installed.
+#[test]
+fn a_spent_token_holds_back_only_those_whom_no_app_may_serve() {
+    let app = |owners: &[&str]| App {
+        id: "1".into(),
+        private_key: SecretRef::Env("KEY".into()),
+        webhook_secrets: Vec::new(),
+        owners: owners.iter().map(|owner| Login::new(owner).unwrap()).collect(),
+    };
+    let none: &[&str] = &[];
+    let whose = ["acme", "other"];
+    for (owners, served) in
+        [(none, [true; 2]), (&["other"], [false, true]), (&["third"], [false; 2])]
+    {
+        let mut fleet = fleet(SMALL);
+        let github = fleet.forges.get_mut(&forge()).unwrap();
+        github.apps = vec![app(owners)];
+        github.token = Some(SecretRef::Env("TOKEN".into()));
+        let mut world = World::of(fleet);
+        let budget = Budget { limit: 5000, remaining: 0, resets_at: at(3600) };
+        let credential = Credential::Token;
+        world.sees(Observation::Budget { forge: forge(), credential, budget });
+        for (id, (owner, served)) in (1..).zip(whose.into_iter().zip(served)) {
+            world.hears(queued(id, "x").of(&format!("org:{owner}")));
+            let reason = if served { "runner_starting" } else { "backing_off" };
+            assert_eq!(world.why(id)[0], reason, "{owner}, with an App for {owners:?}");
+        }
+        world.passes(60);
+        let begun = world.actions();
+        // They rest together, and whom only the token serves is first in the order of the sweeps.
+        let swept = |call: &Action| match call {
+            Action::Look(Look::Jobs { scope, .. }) => Some(scope.owner().to_string()),
+            Action::Launch(_)
+            | Action::Deregister(_)
+            | Action::Destroy(_)
+            | Action::Redeliver(_)
+            | Action::Look(_) => None,
+        };
+        let swept: BTreeSet<String> = begun.iter().filter_map(swept).collect();
+        assert_eq!(whose.map(|owner| swept.contains(owner)), served, "an App for {owners:?}");
+        let launched = begun.iter().filter(|call| matches!(call, Action::Launch(_))).count();
+        assert_eq!(launched, served.iter().filter(|served| **served).count());
+    }
 }
 
 // W28
