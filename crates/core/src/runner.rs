@@ -315,7 +315,7 @@ pub struct Instance {
     pub created_at: Timestamp,
     /// When the launch call was begun, and by when it must have landed or failed.
     pub launch: Option<LaunchCall>,
-    /// When it ended by itself, and how.
+    /// When it ended by itself, and how; nothing once a later look found it running after all.
     pub exit: Option<Exit>,
     /// Since when listings have lacked it.
     pub missing_since: Option<Timestamp>,

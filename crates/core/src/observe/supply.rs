@@ -225,7 +225,7 @@ pub(super) fn instances(
             highest = highest.max(seen.id);
         }
         match world.instance(seen.id).filter(|row| row.state < InstanceState::Gone) {
-            Some(row) => changes.extend(present(world, row, seen)),
+            Some(row) => changes.extend(present(world, row, seen, overtaken)),
             None => changes.push(orphan(world, provider, asked_at, seen)),
         }
     }
@@ -252,13 +252,24 @@ pub(super) fn instances(
     changes
 }
 
-fn present(world: &Snapshot, old: &Instance, seen: &InstanceSeen) -> Option<Change> {
+fn present(
+    world: &Snapshot,
+    old: &Instance,
+    seen: &InstanceSeen,
+    overtaken: bool,
+) -> Option<Change> {
     let mut row = old.clone();
     row.missing_since = None;
     row.node = seen.node.clone().or(row.node);
     row.launch = Some(answered(world, row.launch));
     match seen.condition {
-        Condition::Running => row.enter(InstanceState::Live, world.now),
+        Condition::Running => {
+            row.enter(InstanceState::Live, world.now);
+            // Whoever took it for ended was wrong, and its job runs on.
+            if !overtaken {
+                row.exit = None;
+            }
+        }
         Condition::Exited(code) => {
             row.enter(InstanceState::Exited, world.now);
             row.exit = row.exit.or(Some(Exit { at: world.now, code }));

@@ -1,6 +1,8 @@
 //! A runner's life, from the intent to the end of its instance.
 
-use remuda_core::observation::{Call, Cause, Observation, Order, RunnerSeen, Subject};
+use remuda_core::observation::{
+    Call, Cause, Condition, InstanceSeen, Observation, Order, RunnerSeen, Subject,
+};
 use remuda_core::runner::{InstanceState, Outcome, RunnerId, RunnerState};
 
 use crate::world::{World, at, ended, queued, runs, scope};
@@ -176,6 +178,24 @@ fn a_runner_that_died_with_its_job_gives_its_place_back_and_the_job_is_asked_abo
     assert!(
         looks.iter().any(|call| matches!(call.subject(), Subject::Job(key) if key.native == 1))
     );
+}
+
+#[test]
+fn a_runner_that_runs_after_it_was_called_ended_keeps_its_job() {
+    let mut world = one_busy();
+    world.lists_instances("one", &[], &[1]);
+    world.passes(29);
+    world.lists_instances("one", &[1], &[]);
+    world.passes(3600);
+    assert_eq!(world.runner_is(1), "busy");
+    let earlier = world.now;
+    world.passes(1);
+    world.lists_instances("one", &[], &[1]);
+    let (provider, id) = ("one".parse().unwrap(), world.runner(1).instance);
+    let all = vec![InstanceSeen { id, runner: None, node: None, condition: Condition::Running }];
+    world.sees(Observation::Instances { provider, asked_at: earlier, all });
+    world.passes(31);
+    assert_eq!(world.runner(1).outcome, Some(Outcome::Lost), "the newest look is what counts");
 }
 
 // W18
@@ -429,11 +449,11 @@ fn with_scope(mut fleet: remuda_core::fleet::Fleet) -> remuda_core::fleet::Fleet
 fn an_instance_that_carries_another_installations_runner_is_never_destroyed() {
     let mut world = World::of(with_scope(crate::world::fleet(SMALL)));
     let listed = |world: &mut World, runner: &str| {
-        let instance = remuda_core::observation::InstanceSeen {
+        let instance = InstanceSeen {
             id: remuda_core::runner::InstanceId(7),
             runner: remuda_core::name::RunnerName::new(runner).ok(),
             node: None,
-            condition: remuda_core::observation::Condition::Running,
+            condition: Condition::Running,
         };
         let provider = remuda_core::name::ProviderName::new("one").unwrap();
         let (asked_at, all) = (world.now, vec![instance]);
