@@ -211,10 +211,13 @@ impl Provider for ProcessProvider {
 impl Inner {
     /// Every instance of ours, with its shim if that is alive.
     fn list(&self) -> io::Result<Vec<(InstanceSeen, Option<Process>)>> {
+        {
+            let _settling = self.settling.lock().unwrap_or_else(PoisonError::into_inner);
+            home::sweep(&self.root)?;
+        }
         let mut all = Vec::new();
         for (id, home) in home::homes(&self.root)? {
-            // Asked before the directory is read: a launch that ends in between has left its trace.
-            let in_hand = self.gates.is_held(id);
+            let in_the_making = home.is_in_the_making()?;
             let (runner, shim, condition) = match home.find()? {
                 Found::Nothing => continue,
                 Found::Instance(record)
@@ -229,7 +232,7 @@ impl Inner {
                 }
             };
             let condition = match condition {
-                Condition::Exited(None) if in_hand => Condition::Running,
+                Condition::Exited(None) if in_the_making => Condition::Running,
                 Condition::Running | Condition::Exited(_) => condition,
             };
             all.push((InstanceSeen { id, runner, node: node(), condition }, shim));

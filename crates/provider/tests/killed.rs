@@ -7,24 +7,27 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
-use common::{World, conditions, handle, has_ended, start};
-use remuda_core::observation::Condition::Running;
+use common::{PATIENCE, World, conditions, ended_within, handle, has_ended, program, start};
+use remuda_core::observation::Condition::{Exited, Running};
 use remuda_core::runner::InstanceId;
 use remuda_provider::Provider;
+use remuda_provider::process::Shim;
 
 const SERVE: &str = "serve-in";
+const MAKE: &str = "make-in";
 
 #[tokio::main]
 async fn main() {
     let args: Vec<String> = std::env::args().collect();
-    if let [_, serve, dir] = args.as_slice()
-        && serve == SERVE
-    {
-        serve_in(dir).await;
-    } else {
-        a_killed_server_takes_no_runner_with_it().await;
+    match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [_, SERVE, dir] => serve_in(dir).await,
+        [_, MAKE, dir] => make_in(dir).await,
+        _ => {
+            a_killed_server_takes_no_runner_with_it().await;
+            an_instance_in_the_making_is_not_taken_for_dead_before_its_maker_is().await;
+        }
     }
 }
 
@@ -39,15 +42,41 @@ async fn serve_in(dir: &str) {
     std::future::pending::<()>().await;
 }
 
+/// Launches one with a shim that never answers.
+async fn make_in(dir: &str) {
+    let mut world = World::again(dir.into());
+    world.script("any", "exit 0");
+    let words = world.dir.path().join("words").display().to_string();
+    let script = r#"echo $$ > "$0"; exec cat"#.to_owned();
+    let shim = Shim { program: program("bash").into(), args: vec!["-c".into(), script, words] };
+    let _ = start(&world.provider_with(shim), "any", 1).await;
+}
+
+/// Runs this program once more.
+fn again(role: &str, world: &World) -> Child {
+    let own = std::env::current_exe().expect("a test has a program");
+    let mut server = Command::new(own);
+    server.arg(role).arg(world.dir.path()).stdout(Stdio::null());
+    server.spawn().expect("a test can be run again")
+}
+
+async fn an_instance_in_the_making_is_not_taken_for_dead_before_its_maker_is() {
+    let mut world = World::new();
+    let provider = world.provider();
+    let mut maker = again(MAKE, &world);
+    let shim = handle(world.pid().await);
+    assert_eq!(conditions(&provider).await, BTreeMap::from([(1, Running)]));
+    maker.kill().expect("it still runs");
+    maker.wait().expect("it is our child");
+    assert_eq!(conditions(&provider).await, BTreeMap::from([(1, Exited(None))]));
+    assert!(ended_within(&shim, PATIENCE), "its server's end is its own");
+    provider.destroy(InstanceId(1)).await.expect("what is dead can be destroyed");
+    assert_eq!(conditions(&provider).await, BTreeMap::new());
+}
+
 async fn a_killed_server_takes_no_runner_with_it() {
     let mut world = World::new();
-    let own = std::env::current_exe().expect("a test has a program");
-    let mut server = Command::new(own)
-        .arg(SERVE)
-        .arg(world.dir.path())
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("a test can be run again");
+    let mut server = again(SERVE, &world);
     let runners = [handle(world.pid().await), handle(world.pid().await)];
     server.kill().expect("it still runs");
     server.wait().expect("it is our child");

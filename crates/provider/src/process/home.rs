@@ -1,10 +1,12 @@
 //! An instance's directory: what is written there, by whom, and what it says.
 //!
-//! `instance.json` is written before anything is started, so whatever a crash leaves can be listed
-//! and destroyed. No secret is ever written here.
+//! The directory comes to its place with `instance.json` in it, before anything is started, so
+//! whatever a crash leaves can be listed and destroyed. Whoever makes the instance holds a lock on the
+//! directory meanwhile, which everybody who shares the root can see and which the system releases when
+//! the maker dies. No secret is ever written here.
 
 use std::fmt;
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -18,6 +20,8 @@ use super::family::{self, Process};
 const RECORD: &str = "instance.json";
 const EXIT: &str = "exit";
 const ENDING: &str = "ending";
+/// What the name of a directory begins with that has no place yet.
+const PART: &str = ".making-";
 const RECORD_BYTES_MAX: u64 = 64 * 1024;
 
 /// What tells an instance's processes and cgroups from all others.
@@ -85,6 +89,10 @@ pub(crate) enum Found {
 #[derive(Clone, Debug)]
 pub(crate) struct Home(PathBuf);
 
+/// An instance that is being made. Until this is dropped, what has no shim yet is not taken for dead.
+#[derive(Debug)]
+pub(crate) struct Making(#[expect(dead_code, reason = "its descriptor is the lock")] File);
+
 impl Home {
     pub(crate) fn of(root: &Path, instance: InstanceId) -> Self {
         Self(root.join(instance.to_string()))
@@ -103,11 +111,34 @@ impl Home {
         self.0.join("work")
     }
 
-    /// Makes the directory with its record. An error of kind `AlreadyExists` leaves what is there.
-    pub(crate) fn create(&self, record: &Record) -> io::Result<()> {
-        private_dir(&self.0)?;
-        self.write_record(record)?;
-        private_dir(&self.work())
+    /// Makes the directory with its record, whole and locked or not at all. An error leaves what is
+    /// there.
+    pub(crate) fn create(&self, record: &Record) -> io::Result<Making> {
+        let part = Self(self.0.with_file_name(format!("{PART}{}", record.tag.token)));
+        let make = || {
+            private_dir(&part.0)?;
+            let lock = File::open(&part.0)?;
+            lock.lock()?;
+            part.write_record(record)?;
+            private_dir(&part.work())?;
+            fs::rename(&part.0, &self.0)?;
+            Ok(Making(lock))
+        };
+        make().inspect_err(|_| {
+            // What is left is found by whoever lists next.
+            let _ = remove_tree(&part.0);
+        })
+    }
+
+    /// True while whoever makes it lives and is not done. Asked before the record is read, or one that
+    /// is done in between would look dead.
+    pub(crate) fn is_in_the_making(&self) -> io::Result<bool> {
+        let Some(directory) = present(File::open(&self.0))? else { return Ok(false) };
+        match directory.try_lock_shared() {
+            Ok(()) => Ok(false),
+            Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
     }
 
     pub(crate) fn write_record(&self, record: &Record) -> io::Result<()> {
@@ -210,6 +241,24 @@ pub(crate) fn homes(root: &Path) -> io::Result<Vec<(InstanceId, Home)>> {
     Ok(homes)
 }
 
+/// Removes what makers left that were killed before it had a place. To be called by a process that
+/// makes nothing meanwhile; another one's launch may fail by it, at worst.
+pub(crate) fn sweep(root: &Path) -> io::Result<()> {
+    for entry in present(fs::read_dir(root))?.into_iter().flatten() {
+        let entry = entry?;
+        if !entry.file_name().as_encoded_bytes().starts_with(PART.as_bytes()) {
+            continue;
+        }
+        let Some(part) = present(File::open(entry.path()))? else { continue };
+        match part.try_lock() {
+            Ok(()) => remove_tree(&entry.path())?,
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 /// Makes a directory that only we may enter.
 pub(crate) fn private_dir(path: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o700).create(path)
@@ -227,7 +276,7 @@ pub(crate) fn present<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 fn read_bounded(path: &Path) -> io::Result<String> {
     use std::io::Read;
     let mut text = String::new();
-    fs::File::open(path)?.take(RECORD_BYTES_MAX).read_to_string(&mut text)?;
+    File::open(path)?.take(RECORD_BYTES_MAX).read_to_string(&mut text)?;
     Ok(text)
 }
 
@@ -268,10 +317,28 @@ mod tests {
     fn a_directory_is_private_and_made_once() {
         let root = tempfile::tempdir().unwrap();
         let home = Home::of(root.path(), InstanceId(7));
-        home.create(&record()).unwrap();
+        let making = home.create(&record()).unwrap();
         let mode = fs::metadata(home.path()).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
-        assert_eq!(home.create(&record()).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        home.create(&record()).unwrap_err();
+        assert!(home.is_in_the_making().unwrap());
+        drop(making);
+        assert!(!home.is_in_the_making().unwrap());
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_a_maker_left_without_a_place_goes_once_the_maker_is_gone() {
+        let root = tempfile::tempdir().unwrap();
+        let part = root.path().join(format!("{PART}t"));
+        fs::create_dir_all(part.join("work")).unwrap();
+        let maker = File::open(&part).unwrap();
+        maker.lock().unwrap();
+        sweep(root.path()).unwrap();
+        assert!(part.exists());
+        drop(maker);
+        sweep(root.path()).unwrap();
+        assert!(!part.exists());
     }
 
     #[test]

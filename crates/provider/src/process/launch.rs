@@ -20,7 +20,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::task::{JoinError, spawn_blocking};
 
 use super::family::MARK;
-use super::home::{Found, Home, Record, Tag, homes};
+use super::home::{Found, Home, Making, Record, Tag, homes};
 use super::shim::WATCH;
 use super::wire::{JIT_BYTES_MAX, Line, OWN_DESCRIPTORS, Order, Reply, Start};
 use super::{Inner, end};
@@ -138,7 +138,7 @@ impl Inner {
             instance: launch.instance.0,
             token: token()?,
         };
-        self.settle(&home, launch, &tag)?;
+        let _making = self.settle(&home, launch, &tag)?;
         self.fill(&home, image, archive)
             .and_then(|()| self.start(&home, launch, image, &tag, jit))
             .map_err(|error| match end::end(&home, &tag.installation) {
@@ -151,7 +151,7 @@ impl Inner {
     }
 
     /// Takes the instance's place, with its record, if there is room.
-    fn settle(&self, home: &Home, launch: &Launch, tag: &Tag) -> Result<(), ProviderError> {
+    fn settle(&self, home: &Home, launch: &Launch, tag: &Tag) -> Result<Making, ProviderError> {
         let record = Record {
             tag: tag.clone(),
             epoch: launch.epoch,
@@ -172,11 +172,7 @@ impl Inner {
                 "provider {provider} has {max} instances, as many as it may"
             )));
         }
-        home.create(&record).map_err(|error| {
-            // What was made of it, a full disk perhaps, must not look like an instance.
-            let _ = home.remove();
-            failed(error)
-        })
+        home.create(&record).map_err(failed)
     }
 
     /// Unpacks the image.
