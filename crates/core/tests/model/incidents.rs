@@ -5,8 +5,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use remuda_core::action::Look;
+use remuda_core::budget::{Budget, Credential};
 use remuda_core::job::Job;
-use remuda_core::name::ProviderName;
+use remuda_core::name::{Login, ProviderName};
 use remuda_core::observation::{Call, Cause, Covered, Observation, Order, RunnerSeen, Subject};
 use remuda_core::pool::Limits;
 use remuda_core::runner::{Outcome, Runner, RunnerId, RunnerState};
@@ -14,7 +16,7 @@ use remuda_core::snapshot::{Change, Looked};
 use remuda_core::tenant::TenantKey;
 use remuda_core::{Action, Plan, Snapshot, actions, observe, plan, settle};
 
-use crate::world::{Rulebook, SOUND, World, ended, fleet, queued, runs, scope, seconds};
+use crate::world::{Rulebook, SOUND, World, at, ended, fleet, forge, queued, runs, scope, seconds};
 
 /// Tells a story under the rules as they are, and shows that it fails under the others.
 fn holds(fleet_text: &str, story: fn(&mut World), without: Rulebook) {
@@ -424,6 +426,63 @@ fn runner_4617_a_runner_listens_on_after_it_has_lost_its_registration() {
     holds(SMALL, story, Rulebook { observe: believes_the_process, ..SOUND });
 }
 
+/// Market's pain 7: the budget is used up on looking, and nothing can be launched or removed any more
+/// (terraform-aws-github-runner #3199: 15,000 calls of an hour; pytorch #140958: a fleet killed by it).
+#[test]
+fn cleaning_up_uses_the_calls_that_launches_need() {
+    fn story(world: &mut World) {
+        let mut remaining = 300;
+        for id in 1..=21 {
+            let of = format!("repo:acme/r{id}");
+            world.hears(queued(id, "nobody-has-this").of(&of));
+        }
+        for _ in 0..720 {
+            world.sees(calls_left(remaining));
+            world.passes(5);
+            for call in world.actions() {
+                let Action::Look(look) = &call else { continue };
+                let costs = !matches!(look.subject(), Subject::Instances(_));
+                remaining = u64::saturating_sub(remaining, costs.into());
+                world.answered(look.subject(), nothing_new(look, world));
+            }
+        }
+        world.hears(queued(100, "linux"));
+        assert_eq!(world.calls(), ["launch 1 of small"]);
+        assert!(remaining > 0, "the forge would refuse it");
+    }
+    fn counts_nothing(world: &Snapshot) -> Vec<Action> {
+        let mut rich = world.clone();
+        rich.apply(&observe(world, &calls_left(1000)));
+        actions(&rich)
+    }
+    holds(SMALL, story, Rulebook { actions: counts_nothing, ..SOUND });
+}
+
+fn calls_left(remaining: u64) -> Observation {
+    let (forge, resets_at) = (forge(), at(100_000));
+    let credential = Credential::App { id: "1".into(), owner: Some(Login::new("acme").unwrap()) };
+    Observation::Budget { forge, credential, budget: Budget { limit: 1000, remaining, resets_at } }
+}
+
+/// What a forge and a provider answer while nothing changes.
+fn nothing_new(look: &Look, world: &World) -> Vec<Observation> {
+    let asked_at = world.now;
+    vec![match look.clone() {
+        Look::Jobs { forge, scope, .. } => {
+            let open = world.books().jobs().filter(|job| job.scope == scope);
+            let all = open.map(|job| queued(job.key.native, "nobody-has-this"));
+            let all = all.map(|told| told.of(&scope.to_string()).read(asked_at)).collect();
+            Observation::Jobs { forge, scope, asked_at, all, covered: Covered::Whole }
+        }
+        Look::Runners { forge, scope } => {
+            Observation::Runners { forge, scope, asked_at, all: vec![] }
+        }
+        Look::Instances { provider } => Observation::Instances { provider, asked_at, all: vec![] },
+        Look::Job { key, .. } => Observation::JobMissing { key, asked_at },
+        Look::Deliveries { hook, .. } => unreachable!("{hook} is not declared"),
+    }]
+}
+
 /// gha-runner-ctl: 21 repositories polled every 45 seconds used up 4,800 of 5,000 calls an hour.
 #[test]
 fn gha_runner_ctl_polling_uses_up_the_budget() {
@@ -438,30 +497,10 @@ fn gha_runner_ctl_polling_uses_up_the_budget() {
             for call in world.actions() {
                 let Action::Look(look) = &call else { continue };
                 asked += u32::from(!matches!(look.subject(), Subject::Instances(_)));
-                world.answered(look.subject(), nothing(look, world));
+                world.answered(look.subject(), nothing_new(look, world));
             }
         }
         assert!(asked < 1_500, "{asked} calls in an hour");
-    }
-    fn nothing(look: &remuda_core::action::Look, world: &World) -> Vec<Observation> {
-        use remuda_core::action::Look;
-        let asked_at = world.now;
-        vec![match look.clone() {
-            Look::Jobs { forge, scope, .. } => {
-                let open = world.books().jobs().filter(|job| job.scope == scope);
-                let all = open.map(|job| queued(job.key.native, "nobody-has-this"));
-                let all = all.map(|told| told.of(&scope.to_string()).read(asked_at)).collect();
-                Observation::Jobs { forge, scope, asked_at, all, covered: Covered::Whole }
-            }
-            Look::Runners { forge, scope } => {
-                Observation::Runners { forge, scope, asked_at, all: vec![] }
-            }
-            Look::Instances { provider } => {
-                Observation::Instances { provider, asked_at, all: vec![] }
-            }
-            Look::Job { key, .. } => Observation::JobMissing { key, asked_at },
-            Look::Deliveries { hook, .. } => unreachable!("{hook} is not declared"),
-        }]
     }
     fn looks_each_turn(world: &Snapshot) -> Vec<Action> {
         let never = |subject| Change::Looked(subject, Looked::default());
