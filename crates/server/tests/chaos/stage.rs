@@ -10,9 +10,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::Length;
-use crate::common::shared::{Database, Front};
-use crate::common::{Estate, Served, free_address, left_in, processes_below};
+use crate::cluster::Cluster;
+use crate::common::shared::Front;
+use crate::common::{Estate, Served, end_processes_below, free_address, left_in, processes_below};
 use crate::tally::Tally;
+use crate::wire::{Weather, Wire};
 
 /// Jobs of one submission.
 const BATCH: u64 = 25;
@@ -42,18 +44,51 @@ impl Chances {
     }
 }
 
+/// Most processes of runners that are killed at once.
+const AT_ONCE_MAX: usize = 6;
+
 /// A server, and how to start it again.
 struct Server {
+    fleet: PathBuf,
     state: PathBuf,
     listen: SocketAddr,
-    process: Option<Served>,
+    process: Served,
+}
+
+impl Server {
+    fn start(estate: &Estate, fleet: PathBuf, number: usize, listen: SocketAddr) -> Self {
+        let state = estate.path(&format!("state-{number}"));
+        let process = estate.serve_by(&fleet, &state, listen);
+        Self { fleet, state, listen, process }
+    }
+
+    /// SIGKILL, and a new one in its place.
+    fn restart(&mut self, estate: &Estate) {
+        self.process.kill();
+        self.process = estate.serve_by(&self.fleet, &self.state, self.listen);
+    }
+}
+
+/// A database that two servers share, each over a wire of its own.
+struct Shared {
+    cluster: Cluster,
+    wires: Vec<Wire>,
+    _front: Front,
+}
+
+/// What a server shows of itself while it leads.
+#[derive(Clone, Copy)]
+struct Term {
+    server: usize,
+    epoch: u64,
+    turns: u64,
 }
 
 /// Everything that plays.
 pub(crate) struct Stage {
     estate: Estate,
     servers: Vec<Server>,
-    _front: Option<Front>,
+    shared: Option<Shared>,
     submitted: Vec<JobId>,
     batches: usize,
     pub(crate) tally: Tally,
@@ -61,38 +96,45 @@ pub(crate) struct Stage {
 
 impl Stage {
     /// One server on a file of its own, or two on a database.
-    pub(crate) async fn put_up(length: &Length, database: Option<&Database>) -> Self {
+    pub(crate) async fn put_up(length: &Length, cluster: Option<Cluster>) -> Self {
         // A runner that died without a word is missed soon.
         let times = Times { runner_silence: Duration::from_secs(5), ..Times::default() };
         let estate = Estate::new(Config { times, seed: length.seed, ..Config::default() }).await;
-        match database {
-            Some(database) => estate.shares(&database.url()),
-            None => estate.places_instances(),
-        }
-        let fleet = std::fs::read_to_string(estate.fleet()).unwrap();
-        let fleet = fleet.replace("max = 6", &format!("max = {}", length.runners));
-        let fleet = fleet.replace("cap = 20", "cap = 1000");
-        std::fs::write(estate.fleet(), fleet).unwrap();
-        let listens = match database {
-            Some(_) => vec![free_address(), free_address()],
-            None => vec![estate.listen],
+        let (servers, shared) = if let Some(cluster) = cluster {
+            let (servers, shared) = Self::two(&estate, cluster, length).await;
+            (servers, Some(shared))
+        } else {
+            estate.places_instances();
+            admit(&estate, length);
+            (vec![Server::start(&estate, estate.fleet(), 0, estate.listen)], None)
         };
-        let front = match database {
-            Some(_) => Some(Front::before(estate.listen, listens.clone()).await),
-            None => None,
-        };
-        let servers = (0_u8..).zip(listens).map(|(number, listen)| {
-            let state = estate.path(&format!("state-{number}"));
-            let process = Some(estate.serve_at(&state, listen));
-            Server { state, listen, process }
-        });
-        let servers: Vec<_> = servers.collect();
-        let taken = if servers.len() > 1 { TAKEN_MAX } else { Duration::ZERO };
+        let taken = if shared.is_some() { TAKEN_MAX } else { Duration::ZERO };
         let tally = Tally { decided_max: taken + DECIDED_MAX, ..Tally::default() };
         let (submitted, batches) = (Vec::new(), 0);
-        let mut stage = Self { estate, servers, _front: front, submitted, batches, tally };
+        let mut stage = Self { estate, servers, shared, submitted, batches, tally };
         stage.decides(Instant::now()).await;
         stage
+    }
+
+    async fn two(estate: &Estate, cluster: Cluster, length: &Length) -> (Vec<Server>, Shared) {
+        let listens = [free_address(), free_address()];
+        estate.shares("");
+        admit(estate, length);
+        let (mut servers, mut wires) = (Vec::new(), Vec::new());
+        for (number, listen) in listens.into_iter().enumerate() {
+            let wire = Wire::to(cluster.address).await;
+            let database = estate.path(&format!("database-{number}"));
+            std::fs::write(&database, Cluster::url(wire.address)).unwrap();
+            let fleet = estate.path(&format!("fleet-{number}.toml"));
+            let text = std::fs::read_to_string(estate.fleet()).unwrap();
+            let shared = format!("file:{}", estate.path("database").display());
+            let own = format!("file:{}", database.display());
+            std::fs::write(&fleet, text.replace(&shared, &own)).unwrap();
+            servers.push(Server::start(estate, fleet, number, listen));
+            wires.push(wire);
+        }
+        let front = Front::before(estate.listen, listens.to_vec()).await;
+        (servers, Shared { cluster, wires, _front: front })
     }
 
     /// Submits jobs until so many are open.
@@ -156,27 +198,79 @@ jobs:
         let _ = tokio::time::timeout(Duration::from_secs(1), reached).await;
     }
 
-    /// SIGKILL, and a new server at once. Now and then it is asked when it decides.
-    pub(crate) async fn kills_a_server(&mut self, chances: &mut Chances) {
-        let chosen = chances.below(self.servers.len());
-        let server = &mut self.servers[chosen];
-        server.process.take().unwrap().kill();
-        server.process = Some(self.estate.serve_at(&server.state, server.listen));
-        self.tally.servers_killed += 1;
+    /// Something is killed, as chance has it.
+    pub(crate) async fn strikes(&mut self, chances: &mut Chances) {
+        match chances.below(20) {
+            0..=6 => self.kills_a_server(chances).await,
+            7 => self.kills_the_database(chances).await,
+            _ => {
+                for _ in 0..=chances.below(AT_ONCE_MAX) {
+                    self.kills_in_a_runner(chances);
+                }
+            }
+        }
+        self.tends();
+    }
+
+    /// A server that found no database when it began has ended, and is started again as systemd would.
+    fn tends(&mut self) {
+        for server in &mut self.servers {
+            if server.process.has_ended() {
+                self.tally.gave_up += 1;
+                server.restart(&self.estate);
+            }
+        }
+    }
+
+    /// SIGKILL to one or all, and new ones at once. Now and then it is asked when they decide.
+    async fn kills_a_server(&mut self, chances: &mut Chances) {
+        let (chosen, all) = (chances.below(self.servers.len()), chances.below(4) == 0);
+        for (number, server) in self.servers.iter_mut().enumerate() {
+            if all || number == chosen {
+                server.restart(&self.estate);
+                self.tally.servers_killed += 1;
+            }
+        }
         if chances.below(3) == 0 {
             self.decides(Instant::now()).await;
         }
     }
 
-    /// Waits until somebody leads who has had a first turn.
-    async fn decides(&mut self, begun: Instant) {
-        self.until("a first decision", async |stage: &Self| {
-            let Some(leader) = stage.leader().await else { return false };
-            let shown = metrics(stage.servers[leader].listen).await;
-            value(&shown, "remuda_turn_seconds_count") >= Some(1.0)
+    /// SIGKILL to the postmaster, or what `pg_ctl` calls an immediate end; and a new one, which recovers.
+    pub(crate) async fn kills_the_database(&mut self, chances: &mut Chances) {
+        let signal = [Signal::KILL, Signal::QUIT][chances.below(2)];
+        let Some(shared) = &mut self.shared else { return };
+        shared.cluster.restart(signal).await;
+        self.tally.databases_killed += 1;
+        let begun = Instant::now();
+        let before = self.terms().await;
+        self.until("a turn after the database's restart", async |stage: &mut Self| {
+            stage.tends();
+            let is_later = |term: &Term| {
+                let known = before.iter().find(|old| old.epoch == term.epoch);
+                known.is_none_or(|old| term.turns > old.turns)
+            };
+            stage.terms().await.iter().any(is_later)
         })
         .await;
         self.tally.decided = self.tally.decided.max(begun.elapsed());
+    }
+
+    /// Waits until somebody leads who has had a first turn.
+    async fn decides(&mut self, begun: Instant) {
+        let mut led = None;
+        self.until("a first decision", async |stage: &mut Self| {
+            stage.tends();
+            let terms = stage.terms().await;
+            if !terms.is_empty() {
+                led.get_or_insert_with(Instant::now);
+            }
+            terms.iter().any(|term| term.turns >= 1)
+        })
+        .await;
+        self.tally.decided = self.tally.decided.max(begun.elapsed());
+        let led = led.map_or(Duration::ZERO, |led| led.elapsed());
+        self.tally.decided_in_term = self.tally.decided_in_term.max(led);
     }
 
     /// SIGKILL to any one process of any one instance: the shim, the runner, a step.
@@ -202,35 +296,74 @@ jobs:
         Some(record["runner"].as_str()?.to_owned())
     }
 
-    async fn leader(&self) -> Option<usize> {
-        for (number, server) in self.servers.iter().enumerate() {
-            if value(&metrics(server.listen).await, "remuda_leader") == Some(1.0) {
-                return Some(number);
-            }
+    /// Who leads or believes to, the newest term first.
+    async fn terms(&self) -> Vec<Term> {
+        let mut terms = Vec::new();
+        for (server, of) in self.servers.iter().enumerate() {
+            let shown = metrics(of.listen).await;
+            let epoch = value(&shown, "remuda_lease_epoch").filter(|epoch| *epoch > 0);
+            let turns = value(&shown, "remuda_turn_seconds_count").unwrap_or_default();
+            terms.extend(epoch.map(|epoch| Term { server, epoch, turns }));
         }
-        None
+        terms.sort_by_key(|term| std::cmp::Reverse(term.epoch));
+        terms
     }
 
-    /// The epoch in which somebody leads.
-    async fn epoch(&self) -> Option<f64> {
-        let shown = metrics(self.servers[self.leader().await?].listen).await;
-        value(&shown, "remuda_lease_epoch")
+    async fn leader(&mut self) -> Term {
+        let mut found = None;
+        self.until("somebody leads", async |stage: &mut Self| {
+            stage.tends();
+            found = stage.terms().await.first().copied();
+            found.is_some()
+        })
+        .await;
+        found.unwrap()
     }
 
     /// SIGSTOP to the leader until its lease has run out, then SIGCONT: there must be a new term.
     pub(crate) async fn stops_the_leader(&mut self) {
-        self.until("somebody leads", async |stage: &Self| stage.epoch().await.is_some()).await;
-        let before = self.epoch().await;
-        let Some(leader) = self.leader().await else { return };
-        let process = self.servers[leader].process.as_ref().unwrap();
+        let leader = self.leader().await;
+        let process = &self.servers[leader.server].process;
         process.signal(Signal::STOP);
         tokio::time::sleep(PAST_THE_LEASE).await;
         process.signal(Signal::CONT);
         self.tally.stops += 1;
-        self.until("a new term", async |stage: &Self| stage.epoch().await > before).await;
+        self.a_new_term(leader).await;
     }
 
-    async fn until(&self, what: &str, reached: impl AsyncFn(&Self) -> bool) {
+    /// Takes the leader's network away until another leads; what it had sent may arrive afterwards.
+    pub(crate) async fn cuts_the_leader_off(&mut self, weather: Weather) {
+        let leader = self.leader().await;
+        let turns = |stage: &Self, weather| {
+            stage.shared.as_ref().map(|shared| shared.wires[leader.server].turns(weather))
+        };
+        if turns(self, weather).is_some() {
+            self.a_new_term(leader).await;
+            turns(self, Weather::Fair);
+            self.tally.cuts += 1;
+        }
+    }
+
+    /// Takes everybody's network away for a moment.
+    pub(crate) async fn cuts_all_off(&mut self, chances: &mut Chances) {
+        let Some(shared) = &self.shared else { return };
+        shared.wires.iter().for_each(|wire| wire.turns(Weather::Cut));
+        self.moment(chances).await;
+        let Some(shared) = &self.shared else { return };
+        shared.wires.iter().for_each(|wire| wire.turns(Weather::Fair));
+        self.tally.cuts += 1;
+        self.decides(Instant::now()).await;
+    }
+
+    async fn a_new_term(&mut self, before: Term) {
+        self.until("a new term", async |stage: &mut Self| {
+            stage.tends();
+            stage.terms().await.first().is_some_and(|term| term.epoch > before.epoch)
+        })
+        .await;
+    }
+
+    async fn until(&mut self, what: &str, mut reached: impl AsyncFnMut(&mut Self) -> bool) {
         let mut tick = tokio::time::interval(LOOK);
         let begun = Instant::now();
         while !reached(self).await {
@@ -269,12 +402,24 @@ jobs:
         left
     }
 
-    pub(crate) async fn strike(mut self) {
+    pub(crate) fn strike(mut self) {
         for server in std::mem::take(&mut self.servers) {
-            assert_eq!(server.process.unwrap().stop(), Some(0), "{}", self.log());
+            assert_eq!(server.process.stop(), Some(0), "{}", self.log());
         }
-        self.estate.sandbox.close().await;
     }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        end_processes_below(&self.instances());
+    }
+}
+
+/// Lets as many runners and jobs in as are played with.
+fn admit(estate: &Estate, length: &Length) {
+    let fleet = std::fs::read_to_string(estate.fleet()).unwrap();
+    let fleet = fleet.replace("max = 6", &format!("max = {}", length.runners));
+    std::fs::write(estate.fleet(), fleet.replace("cap = 20", "cap = 1000")).unwrap();
 }
 
 /// What a server shows of itself; empty if it does not answer.
@@ -290,7 +435,7 @@ async fn metrics(address: SocketAddr) -> String {
     asked.ok().and_then(Result::ok).unwrap_or_default()
 }
 
-fn value(metrics: &str, name: &str) -> Option<f64> {
+fn value(metrics: &str, name: &str) -> Option<u64> {
     let mut lines = metrics.lines();
     lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
 }

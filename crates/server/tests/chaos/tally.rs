@@ -12,12 +12,19 @@ use remuda_sandbox::JobReport;
 pub(crate) struct Tally {
     pub(crate) servers_killed: usize,
     pub(crate) killed_in_runners: usize,
+    pub(crate) databases_killed: usize,
     /// Times the leader was stopped past its lease.
     pub(crate) stops: usize,
+    /// Times the network was taken from the leader past its lease, or from all for a moment.
+    pub(crate) cuts: usize,
+    /// Servers that ended by themselves.
+    pub(crate) gave_up: usize,
     /// Runners in which something was killed: what becomes of their jobs is our doing.
     pub(crate) struck: BTreeSet<String>,
-    /// The longest that passed from a kill of a server to a decision of whoever leads then.
+    /// The longest that passed from a kill or a restart of the database to a decision of whoever leads then.
     pub(crate) decided: Duration,
+    /// How much of that passed after the lease was had.
+    pub(crate) decided_in_term: Duration,
     /// How long it may take.
     pub(crate) decided_max: Duration,
     pub(crate) jobs: usize,
@@ -30,7 +37,7 @@ pub(crate) struct Tally {
 
 impl Tally {
     pub(crate) fn kills(&self) -> usize {
-        self.servers_killed + self.killed_in_runners
+        self.servers_killed + self.killed_in_runners + self.databases_killed
     }
 
     pub(crate) fn is_clean(&self) -> bool {
@@ -71,15 +78,20 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} servers and {} processes of runners killed, the leader stopped {} times; {} jobs, of \
-             which {} ended with a runner that we struck; first decision after at most {:?}; lost {}, \
-             doubled {}, leaked {}, interrupted {}",
+            "{} servers, {} processes of runners and {} databases killed, the leader stopped {} times, \
+             the network cut {} times, {} servers gave up; {} jobs, of which {} ended with a runner that \
+             we struck; first decision after at most {:.2} s, {:.2} s of them in the term; lost {}, doubled {}, \
+             leaked {}, interrupted {}",
             self.servers_killed,
             self.killed_in_runners,
+            self.databases_killed,
             self.stops,
+            self.cuts,
+            self.gave_up,
             self.jobs,
             self.excused,
-            self.decided,
+            self.decided.as_secs_f64(),
+            self.decided_in_term.as_secs_f64(),
             self.lost.len(),
             self.doubled.len(),
             self.leaked.len(),

@@ -149,6 +149,11 @@ cap = 20
 
     /// Starts a server with this state directory at this address; all log to `server.log`.
     pub fn serve_at(&self, state: &Path, listen: SocketAddr) -> Served {
+        self.serve_by(&self.fleet(), state, listen)
+    }
+
+    /// The same by a fleet file of its own.
+    pub fn serve_by(&self, fleet: &Path, state: &Path, listen: SocketAddr) -> Served {
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -157,7 +162,7 @@ cap = 20
         let child = Command::new(REMUDA)
             .arg("serve")
             .arg("--fleet")
-            .arg(self.fleet())
+            .arg(fleet)
             .arg("--state")
             .arg(state)
             .arg("--listen")
@@ -242,9 +247,14 @@ pub struct Served(Child);
 
 impl Served {
     /// SIGKILL: no chance to say goodbye.
-    pub fn kill(mut self) {
+    pub fn kill(&mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
+    }
+
+    /// True once it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_some()
     }
 
     pub fn signal(&self, signal: rustix::process::Signal) {

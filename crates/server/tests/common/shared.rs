@@ -18,12 +18,7 @@ impl Database {
     /// there.
     pub async fn new() -> Option<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let named = std::env::var_os("REMUDA_REAL").unwrap_or_default();
-        if !named.to_string_lossy().split(',').any(|part| part == "postgres") {
-            let line = "skipped: replicas on PostgreSQL, as REMUDA_REAL does not name postgres (see \
-                        scripts/real-parts)\n";
-            // Past the capture of the test's own output.
-            std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes()).unwrap();
+        if !is_named() {
             return None;
         }
         let url = std::env::var_os("REMUDA_POSTGRES");
@@ -44,6 +39,19 @@ impl Database {
     pub async fn close(self) {
         execute(&self.server, &format!("DROP SCHEMA {} CASCADE", self.schema)).await;
     }
+}
+
+/// Whether `REMUDA_REAL` names `PostgreSQL`; one line says so if it does not.
+pub fn is_named() -> bool {
+    let named = std::env::var_os("REMUDA_REAL").unwrap_or_default();
+    let is_named = named.to_string_lossy().split(',').any(|part| part == "postgres");
+    if !is_named {
+        let line = "skipped: replicas on PostgreSQL, as REMUDA_REAL does not name postgres (see \
+                    scripts/real-parts)\n";
+        // Past the capture of the test's own output.
+        std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes()).unwrap();
+    }
+    is_named
 }
 
 async fn execute(url: &str, sql: &str) {
