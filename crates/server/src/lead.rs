@@ -56,9 +56,6 @@ pub struct Lead {
     candidate: Candidate,
     standing: watch::Sender<Standing>,
     deliveries: Arc<Notify>,
-    /// The epoch of the last term. A commit of that term may still be on its way to the database, so
-    /// no other may have it.
-    ended: Option<u64>,
 }
 
 impl std::fmt::Debug for Lead {
@@ -71,7 +68,7 @@ impl Lead {
     /// Stands by until it is run.
     pub fn new(candidate: Candidate) -> Self {
         let (standing, deliveries) = (watch::Sender::new(Standing::new()), Arc::default());
-        Self { candidate, standing, deliveries, ended: None }
+        Self { candidate, standing, deliveries }
     }
 
     /// How to reach whatever this replica is.
@@ -80,13 +77,13 @@ impl Lead {
     }
 
     /// Runs until told to stop; the lease is then given back. An error only if going on would be wrong.
-    pub async fn run(mut self, stop: CancellationToken) -> anyhow::Result<()> {
+    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let outcome = self.terms(&stop).await;
         self.standing.send_replace(Standing::Stopped);
         outcome
     }
 
-    async fn terms(&mut self, stop: &CancellationToken) -> anyhow::Result<()> {
+    async fn terms(&self, stop: &CancellationToken) -> anyhow::Result<()> {
         while let Some(tenure) = self.stand_by(stop).await {
             // Renewals go on beside the loop, however long that waits for the store. When the lease is
             // lost, all that the loop is and does is dropped.
@@ -115,9 +112,6 @@ impl Lead {
             // Not cut off by a stop: the lease would be taken, and nobody would know.
             let tried = tokio::time::timeout(STORE_MAX, store.lease(holder, LEASE)).await;
             match tried {
-                Ok(Ok(Some(lease))) if self.ended == Some(lease.epoch()) => {
-                    self.release(&lease).await;
-                }
                 Ok(Ok(Some(lease))) if stop.is_cancelled() => self.release(&lease).await,
                 Ok(Ok(Some(lease))) => return Some(Tenure::new(lease, asked, clock.clone())),
                 Ok(Ok(None)) => self.follow().await,
@@ -208,7 +202,7 @@ impl Lead {
 
     /// Renews the lease; ends when it is lost.
     async fn keep(&self, tenure: &Tenure) -> End {
-        let Candidate { store, holder, clock, .. } = &self.candidate;
+        let Candidate { store, clock, .. } = &self.candidate;
         let mut pause = RENEW;
         loop {
             tokio::time::sleep(pause.min(tenure.left())).await;
@@ -216,12 +210,12 @@ impl Lead {
                 return End::RanOut;
             }
             let asked = clock.steady();
-            match tokio::time::timeout(tenure.left(), store.lease(holder, LEASE)).await {
-                Ok(Ok(Some(lease))) if lease.epoch() == tenure.lease().epoch() => {
+            match tokio::time::timeout(tenure.left(), store.renew(tenure.lease(), LEASE)).await {
+                Ok(Ok(true)) => {
                     tenure.renewed(asked);
                     pause = RENEW;
                 }
-                Ok(Ok(_)) => return End::Fenced,
+                Ok(Ok(false)) => return End::Fenced,
                 Ok(Err(failure)) => {
                     if pause == RENEW {
                         warn!("cannot renew the lease: {failure}");
@@ -233,8 +227,7 @@ impl Lead {
         }
     }
 
-    async fn step_down(&mut self, tenure: &Tenure) {
-        self.ended = Some(tenure.lease().epoch());
+    async fn step_down(&self, tenure: &Tenure) {
         self.candidate.metrics.stands_by();
         self.standing.send_replace(Standing::new());
         self.release(tenure.lease()).await;

@@ -62,10 +62,14 @@ pub trait Store: Send + Sync {
     /// most `limit` and at most [`BODY_BYTES_PER_CALL_MAX`].
     async fn undecodable(&self, limit: u32) -> Result<Vec<(u64, Delivery, String)>, StoreError>;
 
-    /// Takes or renews the right to write, for `ttl` from now by the database's clock. `None` while
-    /// another holder's lease is in force. A lease that had run out, or was another's, comes back
-    /// with a new epoch, and the older one is over. `holder` must differ between processes.
+    /// Takes the right to write, for `ttl` from now by the database's clock. `None` while another
+    /// holder's lease is in force. Every lease has a new epoch, and the one before is over, also if
+    /// the same holder had it. `holder` must differ between processes.
     async fn lease(&self, holder: &str, ttl: Duration) -> Result<Option<Lease>, StoreError>;
+
+    /// Lets a lease last for `ttl` from now. False if it is over: it has run out, was given back, or
+    /// another was taken. A call that arrives late can thus never bring one back.
+    async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<bool, StoreError>;
 
     /// Gives a lease back, so that the next holder need not wait. No error if it was over already.
     async fn release(&self, lease: &Lease) -> Result<(), StoreError>;

@@ -151,17 +151,22 @@ impl Store for MemoryStore {
     async fn lease(&self, holder: &str, ttl: Duration) -> Result<Option<Lease>, StoreError> {
         let now = self.clock.now();
         let mut state = self.state();
-        let taken_at = match &state.lease {
-            Some(held) if held.expires_at > now && *held.holder != *holder => return Ok(None),
-            Some(held) if held.expires_at > now => held.taken_at,
-            Some(_) | None => {
-                state.epoch += 1;
-                now
-            }
-        };
+        let held = state.lease.as_ref().filter(|held| held.expires_at > now);
+        if held.is_some_and(|held| *held.holder != *holder) {
+            return Ok(None);
+        }
+        state.epoch += 1;
         let holder: Arc<str> = holder.into();
-        state.lease = Some(Held { holder: holder.clone(), taken_at, expires_at: now + ttl });
+        state.lease = Some(Held { holder: holder.clone(), taken_at: now, expires_at: now + ttl });
         Ok(Some(Lease { holder, epoch: state.epoch }))
+    }
+
+    async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<bool, StoreError> {
+        let now = self.clock.now();
+        let mut state = self.state();
+        let in_force = state.is_in_force(lease);
+        let held = state.lease.as_mut().filter(|held| in_force && held.expires_at > now);
+        Ok(held.map(|held| held.expires_at = now + ttl).is_some())
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), StoreError> {

@@ -32,12 +32,11 @@ pub(crate) enum Wire {
 pub(crate) struct Wired {
     store: Arc<MemoryStore>,
     wire: Mutex<Wire>,
-    lease: Mutex<Option<Lease>>,
 }
 
 impl Wired {
     pub(crate) fn new(store: Arc<MemoryStore>) -> Self {
-        Self { store, wire: Mutex::new(Wire::Up), lease: Mutex::new(None) }
+        Self { store, wire: Mutex::new(Wire::Up) }
     }
 
     pub(crate) fn set(&self, wire: Wire) {
@@ -82,12 +81,12 @@ impl Store for Wired {
 
     async fn lease(&self, holder: &str, ttl: Duration) -> Result<Option<Lease>, StoreError> {
         self.pass().await?;
-        if self.wire() == Wire::Deaf {
-            return Ok(self.lease.lock().unwrap().clone());
-        }
-        let lease = self.store.lease(holder, ttl).await?;
-        self.lease.lock().unwrap().clone_from(&lease);
-        Ok(lease)
+        self.store.lease(holder, ttl).await
+    }
+
+    async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<bool, StoreError> {
+        self.pass().await?;
+        Ok(self.wire() == Wire::Deaf || self.store.renew(lease, ttl).await?)
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), StoreError> {

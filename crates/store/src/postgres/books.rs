@@ -31,6 +31,12 @@ pub(super) async fn lease(
     Ok(epoch.map(|epoch| Lease { holder: holder.into(), epoch: epoch.cast_unsigned() }))
 }
 
+pub(super) async fn renew(link: &Link, lease: &Lease, ttl: Duration) -> Result<bool, StoreError> {
+    let millis = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
+    let values = values![told(link), lease.epoch, &lease.holder, millis];
+    Ok(!link.rows(&own::RENEW_LEASE, values, |_| Ok(())).await?.is_empty())
+}
+
 pub(super) async fn leader(link: &Link) -> Result<Option<Leader>, StoreError> {
     Ok(link.rows(&own::LEADER, values![told(link)], row::leader).await?.pop())
 }

@@ -152,6 +152,10 @@ impl Store for PostgresStore {
         books::lease(&self.link, holder, ttl).await
     }
 
+    async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<bool, StoreError> {
+        books::renew(&self.link, lease, ttl).await
+    }
+
     async fn release(&self, lease: &Lease) -> Result<(), StoreError> {
         books::release(&self.link, lease).await
     }

@@ -85,14 +85,20 @@ SELECT sequence, forge, id, event, received_at, body, error FROM (
 ) AS summed
 WHERE place = 1 OR bytes <= ?2 ORDER BY decided_at DESC, sequence DESC";
 
-/// Takes or renews the lease for ?3 milliseconds if nobody else's is in force.
+/// Takes the lease for ?3 milliseconds if nobody else's is in force.
 pub(super) static LEASE: LazyLock<String> = LazyLock::new(|| {
     format!(
         "UPDATE lease SET \
-         epoch = CASE WHEN holder = ?2 AND expires_at > {NOW} THEN epoch ELSE epoch + 1 END, \
-         taken_at = CASE WHEN holder = ?2 AND expires_at > {NOW} THEN taken_at ELSE {NOW} END, \
-         holder = ?2, expires_at = {NOW} + ?3 \
+         epoch = epoch + 1, taken_at = {NOW}, holder = ?2, expires_at = {NOW} + ?3 \
          WHERE one = 1 AND (holder IS NULL OR holder = ?2 OR expires_at <= {NOW}) RETURNING epoch"
+    )
+});
+
+/// Lets the lease of epoch ?2 and holder ?3 last for ?4 milliseconds if it is in force.
+pub(super) static RENEW_LEASE: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "UPDATE lease SET expires_at = {NOW} + ?4 \
+         WHERE one = 1 AND epoch = ?2 AND holder = ?3 AND expires_at > {NOW} RETURNING epoch"
     )
 });
 

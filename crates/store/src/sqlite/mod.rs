@@ -192,6 +192,13 @@ impl Store for SqliteStore {
         self.writer.call(0, take).await
     }
 
+    async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<bool, StoreError> {
+        let (lease, clock) = (lease.clone(), self.settings.clock.clone());
+        let renew =
+            move |connection: &Connection| Ok(write::renew(connection, &lease, ttl, clock.now())?);
+        self.writer.call(0, renew).await
+    }
+
     async fn release(&self, lease: &Lease) -> Result<(), StoreError> {
         let lease = lease.clone();
         self.writer.call(0, move |connection| Ok(write::release(connection, &lease)?)).await

@@ -31,6 +31,9 @@ INSERT INTO lease (one, epoch, holder, expires_at, taken_at) VALUES (1, ?1, ?2, 
 ON CONFLICT (one) DO UPDATE
 SET epoch = excluded.epoch, holder = excluded.holder, expires_at = excluded.expires_at,
     taken_at = excluded.taken_at";
+pub(super) const RENEW_LEASE: &str = "\
+UPDATE lease SET expires_at = ?3
+WHERE one = 1 AND epoch = ?1 AND holder = ?2 AND expires_at > ?4";
 
 pub(super) const REMOVE_BODY: &str = "DELETE FROM delivery_body WHERE sequence = ?1";
 pub(super) const MARK_EMPTIED: &str = "UPDATE delivery SET state = 'emptied' WHERE sequence = ?1";

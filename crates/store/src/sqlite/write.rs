@@ -47,17 +47,25 @@ pub(super) fn lease(
     ttl: Duration,
     now: Timestamp,
 ) -> rusqlite::Result<Option<Lease>> {
-    let (epoch, taken_at) = match read::lease(connection)? {
-        None => (1, now),
-        Some((epoch, None)) => (epoch + 1, now),
-        Some((epoch, Some(held))) if held.expires_at <= now => (epoch + 1, now),
-        Some((epoch, Some(held))) if *held.holder == *holder => (epoch, held.taken_at),
-        Some((_, Some(_))) => return Ok(None),
-    };
-    let (taken_at, expires_at) = (taken_at.as_millis(), (now + ttl).as_millis());
-    let values = params![epoch.cast_signed(), holder, expires_at, taken_at];
+    let (last, held) = read::lease(connection)?.unwrap_or((0, None));
+    if held.is_some_and(|held| held.expires_at > now && *held.holder != *holder) {
+        return Ok(None);
+    }
+    let (epoch, expires_at) = (last + 1, (now + ttl).as_millis());
+    let values = params![epoch.cast_signed(), holder, expires_at, now.as_millis()];
     run(connection, own::PUT_LEASE, values)?;
     Ok(Some(Lease { holder: holder.into(), epoch }))
+}
+
+pub(super) fn renew(
+    connection: &Connection,
+    lease: &Lease,
+    ttl: Duration,
+    now: Timestamp,
+) -> rusqlite::Result<bool> {
+    let (epoch, expires_at) = (lease.epoch.cast_signed(), (now + ttl).as_millis());
+    let values = params![epoch, lease.holder, expires_at, now.as_millis()];
+    Ok(connection.prepare_cached(own::RENEW_LEASE)?.execute(values)? > 0)
 }
 
 pub(super) fn release(connection: &Connection, lease: &Lease) -> rusqlite::Result<()> {

@@ -51,6 +51,7 @@ promises! {
     a_lease_keeps_others_out_until_it_runs_out
     a_lease_that_ran_out_comes_back_with_another_epoch
     a_lease_given_back_is_over_at_once
+    a_renewal_that_comes_too_late_brings_no_lease_back
     everybody_sees_who_leads_and_since_when
     a_commit_under_a_lost_lease_writes_nothing
     the_books_keep_their_name
@@ -184,8 +185,7 @@ async fn a_lease_keeps_others_out_until_it_runs_out(test: Fixture) {
     let ours = test.store.lease("us", HOUR).await.unwrap().unwrap();
     assert_eq!(test.store.lease("them", HOUR).await.unwrap(), None);
     test.hand.advance(ALMOST_AN_HOUR);
-    let renewed = test.store.lease("us", HOUR).await.unwrap().unwrap();
-    assert_eq!(renewed, ours);
+    assert!(test.store.renew(&ours, HOUR).await.unwrap());
     test.hand.advance(ALMOST_AN_HOUR);
     assert_eq!(test.store.lease("them", HOUR).await.unwrap(), None);
     test.hand.advance(Duration::from_millis(1));
@@ -217,13 +217,29 @@ async fn a_lease_given_back_is_over_at_once(test: Fixture) {
     test.store.commit(&theirs, &Batch::default(), &[]).await.unwrap();
 }
 
+async fn a_renewal_that_comes_too_late_brings_no_lease_back(test: Fixture) {
+    let ours = test.store.lease("us", HOUR).await.unwrap().unwrap();
+    test.store.release(&ours).await.unwrap();
+    assert!(!test.store.renew(&ours, HOUR).await.unwrap(), "it was given back");
+    let theirs = test.store.lease("them", HOUR).await.unwrap().unwrap();
+    assert!(!test.store.renew(&ours, HOUR).await.unwrap(), "another has taken one");
+    test.store.commit(&theirs, &Batch::default(), &[]).await.unwrap();
+    test.hand.advance(HOUR);
+    assert!(!test.store.renew(&theirs, HOUR).await.unwrap(), "it has run out");
+    let ours = test.store.lease("us", HOUR).await.unwrap().unwrap();
+    let again = test.store.lease("us", HOUR).await.unwrap().unwrap();
+    assert!(again.epoch() > ours.epoch());
+    assert!(!test.store.renew(&ours, HOUR).await.unwrap(), "its holder has taken another");
+    assert!(test.store.renew(&again, HOUR).await.unwrap());
+}
+
 async fn everybody_sees_who_leads_and_since_when(test: Fixture) {
     assert_eq!(test.store.leader().await.unwrap(), None);
     test.hand.advance(HOUR);
     let ours = test.store.lease("us", HOUR).await.unwrap().unwrap();
     let us = Leader { holder: "us".into(), epoch: ours.epoch(), since: at(3_600_000) };
     test.hand.advance(ALMOST_AN_HOUR);
-    test.store.lease("us", HOUR).await.unwrap().unwrap();
+    assert!(test.store.renew(&ours, HOUR).await.unwrap());
     assert_eq!(test.store.leader().await.unwrap(), Some(us), "a renewal is no new beginning");
     test.hand.advance(HOUR);
     assert_eq!(test.store.leader().await.unwrap(), None, "the lease has run out");

@@ -14,6 +14,7 @@ use crate::nouns;
 enum Step {
     Accept(Delivery),
     Lease { holder: &'static str, minutes: u64 },
+    Renew { minutes: u64 },
     Release,
     Commit(Batch, Vec<Decoded>),
     Advance { minutes: u64 },
@@ -59,6 +60,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => nouns::delivery().prop_map(Step::Accept),
         2 => (holder, 0..600_u64).prop_map(|(holder, minutes)| Step::Lease { holder, minutes }),
+        1 => (0..600_u64).prop_map(|minutes| Step::Renew { minutes }),
         1 => Just(Step::Release),
         4 => (batch(), vec(decoded(), 0..3)).prop_map(|(batch, marks)| Step::Commit(batch, marks)),
         2 => prop_oneof![0..90_u64, 0..15_000_u64]
@@ -78,6 +80,12 @@ async fn take(test: &Fixture, step: &Step, lease: &mut Option<Lease>) -> String 
             }
             said
         }
+        Step::Renew { minutes } => match lease {
+            Some(lease) => {
+                format!("{:?}", test.store.renew(lease, Duration::from_mins(*minutes)).await)
+            }
+            None => String::new(),
+        },
         Step::Release => match lease {
             Some(lease) => format!("{:?}", test.store.release(lease).await),
             None => String::new(),
