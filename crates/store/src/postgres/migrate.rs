@@ -22,6 +22,10 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         number: 4,
         sql: include_str!("../../migrations/postgres/0004_failing_drain_recovering.sql"),
     },
+    Migration {
+        number: 5,
+        sql: include_str!("../../migrations/postgres/0005_bodies_compressed.sql"),
+    },
 ];
 
 /// Refuses a database that `migrations` cannot bring forward. Gives how many of them it has had.

@@ -200,6 +200,9 @@ impl Store for PostgresStore {
     }
 
     async fn check(&self) -> Result<(), StoreError> {
+        if self.handed.is_closed() {
+            return Err(self.link.place.closed());
+        }
         books::check(&self.link).await
     }
 

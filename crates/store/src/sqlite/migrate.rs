@@ -21,6 +21,10 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         number: 4,
         sql: include_str!("../../migrations/sqlite/0004_failing_drain_recovering.sql"),
     },
+    Migration {
+        number: 5,
+        sql: include_str!("../../migrations/sqlite/0005_bodies_compressed.sql"),
+    },
 ];
 
 /// Refuses a database that `migrations` cannot bring forward. Writes nothing. Gives the number of

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use remuda_core::job::JobState;
 use remuda_core::{Batch, Change};
 use remuda_store::sqlite::Settings;
-use remuda_store::{Accepted, Decoded, SqliteStore, Store as _, StoreError};
+use remuda_store::{Accepted, Decoded, SCHEMA, SqliteStore, Store as _, StoreError};
 use rusqlite::Connection;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -109,8 +109,10 @@ fn a_database_of_a_newer_version_is_refused() {
     place.stranger().execute(later, []).unwrap();
     assert_eq!(
         refusal(&place),
-        "database FILE has schema 999 and this version knows no more than 4: \
-         run the version that wrote it, or a newer one"
+        format!(
+            "database FILE has schema 999 and this version knows no more than {SCHEMA}: \
+             run the version that wrote it, or a newer one"
+        )
     );
 }
 

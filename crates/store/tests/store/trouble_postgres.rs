@@ -390,3 +390,31 @@ async fn nothing_of_a_dropped_store_stays_connected() {
     drop(store);
     until(async || connections(&own, &name).await == 0).await;
 }
+
+#[tokio::test]
+async fn bodies_are_compressed_where_the_server_can() {
+    let Some(schema) = Schema::new().await else { return };
+    let store = open(&schema.url()).await.unwrap();
+    let body = br#"{"repository":"remuda","sender":"remuda"}"#.repeat(200);
+    store.accept(&delivery("a", &body)).await.unwrap();
+    assert_eq!(&*store.undecoded(0, 1).await.unwrap()[0].1.body, &body[..]);
+    let own = client(schema.url().expose_secret()).await;
+    let sql = "SELECT bool_and(pg_column_compression(body) = 'lz4' OR NOT can)
+        FROM delivery_body, (SELECT 'lz4' = ANY (enumvals) AS can FROM pg_settings
+        WHERE name = 'default_toast_compression') AS server";
+    let found = own.query_one(sql, &[]).await.unwrap();
+    assert!(found.get::<_, bool>(0));
+}
+
+#[test]
+fn a_store_whose_intake_has_ended_is_not_sound() {
+    let runtime = || tokio::runtime::Runtime::new().unwrap();
+    let (first, second) = (runtime(), runtime());
+    let Some(schema) = second.block_on(Schema::new()) else { return };
+    let store = first.block_on(open(&schema.url())).unwrap();
+    second.block_on(store.check()).unwrap();
+    // What serves the store ends with it.
+    drop(first);
+    let error = second.block_on(store.check()).unwrap_err();
+    assert!(matches!(error, StoreError::Closed { .. }), "{error:?}");
+}

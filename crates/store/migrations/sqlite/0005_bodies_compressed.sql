@@ -1,0 +1,1 @@
+-- Nothing: SQLite compresses nothing by itself.
