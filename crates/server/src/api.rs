@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use axum::extract::{Path as UrlPath, Query, State};
@@ -9,9 +10,9 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use remuda_core::Controller;
 use remuda_core::observation::Order;
 use remuda_core::runner::RunnerId;
-use remuda_core::{Observation, Seen};
 use remuda_store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
@@ -24,6 +25,8 @@ use crate::perform::Outside;
 use crate::restrict::{self, FleetOrder};
 use crate::view::{self, EventRow, Finding};
 
+/// How long an order may take to be durable; less than the command line waits.
+const ORDER_MAX: Duration = Duration::from_secs(20);
 /// Events read at once to explain a job.
 const EVENTS_PER_PAGE: u32 = 10_000;
 /// Most events shown of a job.
@@ -179,11 +182,11 @@ async fn explain_job(State(api): State<Api>, UrlPath(id): UrlPath<String>) -> Re
 }
 
 async fn explain(State(api): State<Api>, UrlPath((noun, id)): UrlPath<(String, String)>) -> Reply {
-    let (what, name) = (noun.clone(), id.clone());
+    let (what, name, outside) = (noun.clone(), id.clone(), Arc::clone(&api.outside));
     let found = api.handle.ask(move |controller| match what.as_str() {
         "runner" => explanation::runner(controller, RunnerId(name.parse().ok()?)),
         "pool" => explanation::pool(controller, &name),
-        "provider" => explanation::provider(controller, &name),
+        "provider" => explanation::provider(controller, &name, &outside.elsewhere),
         _ => None,
     });
     let Some(explanation) = found.await.map_err(|why| unreached(&why))? else {
@@ -232,13 +235,12 @@ async fn runner(State(api): State<Api>, UrlPath(id): UrlPath<u64>) -> Reply {
     });
     match row.await.map_err(|why| unreached(&why))? {
         Some(row) => Ok(Json(row).into_response()),
-        None => Err(unknown(id)),
+        None => Err(problem(StatusCode::NOT_FOUND, unknown(id))),
     }
 }
 
-fn unknown(id: u64) -> Response {
-    let text = format!("no runner {id} is known; `remuda get runners --all` lists those that are");
-    problem(StatusCode::NOT_FOUND, text)
+fn unknown(id: u64) -> String {
+    format!("no runner {id} is known; `remuda get runners --all` lists those that are")
 }
 
 async fn logs(State(api): State<Api>, UrlPath(id): UrlPath<u64>) -> Reply {
@@ -248,7 +250,7 @@ async fn logs(State(api): State<Api>, UrlPath(id): UrlPath<u64>) -> Reply {
         Some((instance.provider.clone(), instance.id))
     });
     let Some((provider, instance)) = place.await.map_err(|why| unreached(&why))? else {
-        return Err(unknown(id));
+        return Err(problem(StatusCode::NOT_FOUND, unknown(id)));
     };
     match api.outside.tail(&provider, instance, TAIL_BYTES_MAX).await {
         Ok(bytes) => Ok(bytes.into_response()),
@@ -262,17 +264,39 @@ async fn order(
     Json(order): Json<RunnerOrder>,
 ) -> Reply {
     let runner = RunnerId(id);
-    let known = api.handle.ask(move |c| c.world().runner(runner).is_some());
-    if !known.await.map_err(|why| unreached(&why))? {
-        return Err(unknown(id));
-    }
     let order = match order {
         RunnerOrder::Hold { who, why } => Order::Hold { runner, who: who.into(), why: why.into() },
         RunnerOrder::Release => Order::Release { runner },
         RunnerOrder::Drain => Order::DrainRunner { runner },
     };
-    api.handle.see(Seen::Fact(Observation::Order(order))).await.map_err(|why| unreached(&why))?;
-    Ok(StatusCode::ACCEPTED.into_response())
+    let read = move |controller: &Controller| match controller.world().runner(runner) {
+        Some(_) => Ok(order),
+        None => Err(unknown(id)),
+    };
+    carry_out(&api, read).await
+}
+
+/// Gives an order and answers once it is durable, which it is not while the store takes no commits.
+async fn carry_out(
+    api: &Api,
+    read: impl FnOnce(&Controller) -> Result<Order, String> + Send + 'static,
+) -> Reply {
+    let carried = async {
+        let order = api.handle.ask(read).await.map_err(|why| unreached(&why))?;
+        let order = order.map_err(|text| problem(StatusCode::NOT_FOUND, text))?;
+        api.handle.order(order).await.map_err(|why| unreached(&why))
+    };
+    let late = |_| {
+        let text = format!(
+            "the order is not written down after {} s, because the store takes no commits or the loop \
+             is behind: the server's log says which. It may yet come into force; giving it again does \
+             no harm",
+            ORDER_MAX.as_secs()
+        );
+        problem(StatusCode::GATEWAY_TIMEOUT, text)
+    };
+    tokio::time::timeout(ORDER_MAX, carried).await.map_err(late)??;
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 async fn restricted(State(api): State<Api>) -> Reply {
@@ -281,11 +305,7 @@ async fn restricted(State(api): State<Api>) -> Reply {
 }
 
 async fn fleet_order(State(api): State<Api>, Json(order): Json<FleetOrder>) -> Reply {
-    let order = api.handle.ask(move |controller| order.read(controller.world())).await;
-    let order = order.map_err(|why| unreached(&why))?;
-    let order = order.map_err(|text| problem(StatusCode::NOT_FOUND, text))?;
-    api.handle.see(Seen::Fact(Observation::Order(order))).await.map_err(|why| unreached(&why))?;
-    Ok(StatusCode::ACCEPTED.into_response())
+    carry_out(&api, move |controller| order.read(controller.world())).await
 }
 
 async fn doctor(State(api): State<Api>) -> Reply {
@@ -295,7 +315,9 @@ async fn doctor(State(api): State<Api>) -> Reply {
         text,
     };
     // What the books say is for the replica that leads to say; the store is everybody's.
-    let mut found = match api.handle.ask(view::doctor).await {
+    let outside = Arc::clone(&api.outside);
+    let books = api.handle.ask(move |c| view::doctor(c, &outside.elsewhere));
+    let mut found = match books.await {
         Ok(found) => found,
         Err(why @ Unreached::Stopping) => return Err(unreached(&why)),
         Err(Unreached::Standby(text)) => {

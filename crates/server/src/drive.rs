@@ -8,15 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use remuda_core::{Batch, Controller, Seen, Snapshot};
+use remuda_core::{Batch, Controller, Observation, Seen, Snapshot};
 use remuda_store::{Decoded, Store, StoreError};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::clock::Clock;
-use crate::handle::{Ask, Line};
+use crate::handle::{Ask, Line, Ordered};
 use crate::metrics::Metrics;
 use crate::perform::{Outside, listing_of};
 use crate::tenure::Tenure;
@@ -61,6 +61,9 @@ pub(crate) struct Drive {
     seen_in: mpsc::Sender<Seen>,
     seen: mpsc::Receiver<Seen>,
     asks: mpsc::Receiver<Ask>,
+    orders: mpsc::Receiver<Ordered>,
+    /// Whose orders are in the turn that is being taken.
+    promised: Vec<oneshot::Sender<()>>,
     calls: JoinSet<Seen>,
 }
 
@@ -77,7 +80,8 @@ impl Drive {
     ) -> (Self, Line) {
         let (seen_in, seen) = mpsc::channel(SEEN_MAX);
         let (asks_in, asks) = mpsc::channel(64);
-        let line = Line { seen: seen_in.clone(), asks: asks_in };
+        let (orders_in, orders) = mpsc::channel(64);
+        let line = Line { seen: seen_in.clone(), asks: asks_in, orders: orders_in };
         let controller = Controller::new(world);
         let calls = JoinSet::new();
         let drive = Self {
@@ -91,6 +95,8 @@ impl Drive {
             seen_in,
             seen,
             asks,
+            orders,
+            promised: Vec::new(),
             calls,
         };
         (drive, line)
@@ -113,6 +119,7 @@ impl Drive {
                 count = self.seen.recv_many(&mut seen, SEEN_PER_TURN) => {
                     debug!(count, "facts arrived");
                 }
+                Some(ordered) = self.orders.recv() => seen.push(self.promise(ordered)),
                 Some(ask) = self.asks.recv() => {
                     ask(&self.controller);
                     turn = false;
@@ -133,6 +140,12 @@ impl Drive {
         drop(hints);
         self.wind_down().await?;
         Ok(End::Stopped)
+    }
+
+    /// The order as a fact; who gave it is told once the turn is committed.
+    fn promise(&mut self, (order, told): Ordered) -> Seen {
+        self.promised.push(told);
+        Seen::Fact(Observation::Order(order))
     }
 
     /// Whatever else has arrived meanwhile belongs to the same turn.
@@ -166,6 +179,10 @@ impl Drive {
         let committed = self.commit(&turn.batch, &decoded, stop).await?;
         if committed.is_break() {
             return Ok(committed);
+        }
+        for told in self.promised.drain(..) {
+            // Who gave the order may have gone away meanwhile.
+            let _ = told.send(());
         }
         for event in &turn.batch.events {
             let job = event.job.as_ref().map(ToString::to_string);

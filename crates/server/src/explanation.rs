@@ -1,6 +1,8 @@
 //! Why a job, a runner, a pool or a provider is as it is: from the last plan and the books, never from
 //! logs.
 
+use std::collections::BTreeMap;
+
 use remuda_core::explain::{self, Standing};
 use remuda_core::job::JobKey;
 use remuda_core::name::{PoolName, ProviderName};
@@ -138,10 +140,21 @@ pub fn pool(controller: &Controller, name: &str) -> Option<Explanation> {
     })
 }
 
-/// Whether a provider answers, and what it carries.
-pub fn provider(controller: &Controller, name: &str) -> Option<Explanation> {
+/// Whether a provider answers, and what it carries. `elsewhere` are the providers that this replica
+/// cannot see, with the reasons.
+pub fn provider(
+    controller: &Controller,
+    name: &str,
+    elsewhere: &BTreeMap<ProviderName, String>,
+) -> Option<Explanation> {
     let world = controller.world();
     let declared = world.fleet.providers.get(&ProviderName::new(name).ok()?)?;
+    let mut reasons: Vec<_> =
+        explain::provider(world, declared).iter().map(ReasonRow::new).collect();
+    // The first tells whether it answers.
+    if let (Some(first), Some(why)) = (reasons.first_mut(), elsewhere.get(&declared.name)) {
+        first.text = format!("{}; {}", first.text, view::unseen(world, why));
+    }
     let there = |runner: &&Runner| {
         world.instance(runner.instance).is_some_and(|i| i.provider == declared.name)
     };
@@ -150,7 +163,7 @@ pub fn provider(controller: &Controller, name: &str) -> Option<Explanation> {
         about: "provider".into(),
         id: name.into(),
         job: None,
-        reasons: explain::provider(world, declared).iter().map(ReasonRow::new).collect(),
+        reasons,
         pools: pools.map(|pool| view::pool(controller, pool)).collect(),
         runners: runners(controller, world.active_runners().filter(there)),
         events: Vec::new(),

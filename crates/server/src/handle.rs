@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use remuda_core::observation::Order;
 use remuda_core::{Controller, Seen, Timestamp};
 use remuda_store::Leader;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -15,6 +16,9 @@ const NOBODY_LEADS: Duration = Duration::from_secs(5);
 
 /// Something to be done with the controller between two turns: how everybody else reads it.
 pub type Ask = Box<dyn FnOnce(&Controller) + Send>;
+
+/// A person's order, and whom to tell once it is durable.
+pub(crate) type Ordered = (Order, oneshot::Sender<()>);
 
 /// What this replica is.
 #[derive(Clone, Debug)]
@@ -51,6 +55,7 @@ impl Standing {
 pub struct Line {
     pub(crate) seen: mpsc::Sender<Seen>,
     pub(crate) asks: mpsc::Sender<Ask>,
+    pub(crate) orders: mpsc::Sender<Ordered>,
 }
 
 /// Why the loop could not be reached.
@@ -144,6 +149,14 @@ impl Handle {
     /// Brings in a fact.
     pub async fn see(&self, seen: Seen) -> Result<(), Unreached> {
         self.line().await?.seen.send(seen).await.map_err(|_| self.dead())
+    }
+
+    /// Gives a person's order; it is durable when this returns. An error if the loop ended before it said
+    /// so: the order may still have come into force.
+    pub async fn order(&self, order: Order) -> Result<(), Unreached> {
+        let (told, durable) = oneshot::channel();
+        self.line().await?.orders.send((order, told)).await.map_err(|_| self.dead())?;
+        durable.await.map_err(|_| self.dead())
     }
 
     /// Reads something off the controller.

@@ -272,10 +272,8 @@ impl Outside {
         instance: InstanceId,
         bytes_max: usize,
     ) -> anyhow::Result<Vec<u8>> {
-        let adapter = self
-            .providers
-            .get(provider)
-            .ok_or_else(|| anyhow::anyhow!("provider {provider} is not declared"))?;
+        let adapter = self.provider(Call::Look, provider);
+        let adapter = adapter.map_err(|Failed { message, .. }| anyhow::anyhow!(message))?;
         Ok(adapter.tail(instance, bytes_max).await?)
     }
 }

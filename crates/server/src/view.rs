@@ -1,10 +1,13 @@
 //! What people and programs are shown: plain rows read off the controller, the same for the command
 //! line and for `-o json`.
 
+use std::collections::BTreeMap;
+
 use remuda_core::budget::{Lane, Purse};
 use remuda_core::explain;
 use remuda_core::fleet::Provider;
 use remuda_core::job::Job;
+use remuda_core::name::ProviderName;
 use remuda_core::pool::Pool;
 use remuda_core::reason::BackoffKey;
 use remuda_core::runner::{Instance, InstanceState, Runner, RunnerState};
@@ -281,8 +284,21 @@ fn finding(level: &str, what: impl Into<String>, text: impl Into<String>) -> Fin
     Finding { level: level.into(), what: what.into(), text: text.into() }
 }
 
+/// What follows from a provider's being one that this replica cannot see, for the reason `why`.
+pub(crate) fn unseen(world: &Snapshot, why: &str) -> String {
+    let doubt = match world.recovering() {
+        Some(_) => {
+            ", and the doubt about the books cannot end before: let a replica there lead, or end it \
+             with `remuda release books`"
+        }
+        None => "",
+    };
+    format!("{why}: nobody can list it before a replica there leads{doubt}")
+}
+
 /// What a look at the books finds: each thing that a person may want to act on, and what is fine.
-pub fn doctor(controller: &Controller) -> Vec<Finding> {
+/// `elsewhere` are the providers that this replica cannot see, with the reasons.
+pub fn doctor(controller: &Controller, elsewhere: &BTreeMap<ProviderName, String>) -> Vec<Finding> {
     let world = controller.world();
     let mut found = Vec::new();
     for violation in remuda_core::check(world) {
@@ -298,13 +314,16 @@ pub fn doctor(controller: &Controller) -> Vec<Finding> {
     for stuck in remuda_core::stuck(world) {
         found.push(finding("warning", stuck.what, stuck.text));
     }
+    for (name, why) in elsewhere {
+        found.push(finding("warning", format!("provider {name}"), unseen(world, why)));
+    }
     found.extend(low_budgets(world));
     found.extend(failing_looks(controller));
     for (key, stray) in world.strays() {
         let text = format!("registration {} in {} has no runner of ours", stray.name, key.scope);
         found.push(finding("warning", "strays", text));
     }
-    let mut unserved = std::collections::BTreeMap::new();
+    let mut unserved = BTreeMap::new();
     for (_, _, reasons) in controller.waits() {
         for reason in reasons.iter().filter(|reason| reason.code() == "no_pool_has_labels") {
             *unserved.entry(reason.to_string()).or_insert(0_u32) += 1;

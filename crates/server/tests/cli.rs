@@ -483,6 +483,31 @@ async fn doctor_looks_with_a_server_and_without() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_on_another_machine_is_told_from_one_that_is_not_declared() {
+    let estate = Estate::new(Config::default()).await;
+    let fleet = std::fs::read_to_string(estate.fleet()).unwrap();
+    let local = "[provider.local]\nkind = \"process\"";
+    assert!(fleet.contains(local));
+    let fleet = fleet.replace(local, &format!("{local}\nnode = \"far-away\""));
+    std::fs::write(estate.fleet(), fleet).unwrap();
+    let server = RefCell::new(Some(estate.serve()));
+    let site = Site { estate, server };
+    let (estate, state) = (&site.estate, site.estate.state());
+    let text = "jobs: { a: { runs-on: [self-hosted, linux], steps: [{ run: 'true' }] } }";
+    estate.sandbox.submit("acme", "app", text, 1).unwrap();
+    let runners = rows(estate, &["get", "runners", "--all"], |rows| !rows.is_empty());
+    let there = "provider local makes instances on far-away";
+
+    remuda(&state, &["logs", &runners[0]["id"].to_string()]).refused(1, &[there]);
+    let doctor = remuda(&state, &["doctor"]);
+    assert!(doctor.out.contains(there), "{doctor:?}");
+    let explained = remuda(&state, &["explain", "provider", "local", "-o", "json"]).json();
+    let told = explained["reasons"][0]["text"].as_str().unwrap();
+    assert!(told.contains(there) && told.contains("before a replica there leads"), "{told}");
+    assert_eq!(site.stop(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_cannot_start_says_what_stands_in_its_way() {
     let site = served().await;
     let estate = &site.estate;

@@ -5,6 +5,7 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use common::{Estate, SECRET};
@@ -110,7 +111,8 @@ impl Door {
     }
 
     async fn findings(&self) -> String {
-        let found = self.server.handle().ask(remuda::view::doctor).await.unwrap();
+        let found =
+            self.server.handle().ask(|c| remuda::view::doctor(c, &BTreeMap::new())).await.unwrap();
         serde_json::to_string(&found).unwrap()
     }
 }

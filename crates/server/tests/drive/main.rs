@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use remuda::handle::{Standing, Unreached};
 use remuda_core::job::JobState;
+use remuda_core::observation::Order;
+use remuda_core::runner::RunnerId;
 use replicas::{Ground, Wire};
 use tokio::time::Instant;
 
@@ -207,6 +209,36 @@ async fn a_leader_that_cannot_see_the_instances_takes_none_of_them_for_gone() {
     ground.finish(2);
     ground.finish(3);
     ground.comes_to_rest().await;
+    ground.closes([a]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_is_answered_once_it_is_durable_and_not_before() {
+    let ground = Ground::new();
+    let a = ground.replica("a").await;
+    a.handle.leads().await.unwrap();
+    a.posts(1).await;
+    ground.until("job 1 runs", |truth| truth.is_running(1)).await;
+    let order = |why: &str| Order::Hold { runner: RunnerId(1), who: "ann".into(), why: why.into() };
+    a.store.set(Wire::Cut);
+    let mut held = Box::pin(a.handle.order(order("to look")));
+    let soon = tokio::time::timeout(seconds(3), held.as_mut()).await;
+    assert!(soon.is_err(), "it was answered while nothing could be written: {soon:?}");
+    a.store.set(Wire::Up);
+    tokio::time::timeout(seconds(3), held).await.unwrap().unwrap();
+    assert_eq!(ground.hold(1).await.as_deref(), Some("to look"));
+    // Whoever can no longer write says so, and does not answer as if it had.
+    a.store.set(Wire::Cut);
+    let lost = tokio::time::timeout(seconds(20), a.handle.order(order("again"))).await.unwrap();
+    assert!(matches!(lost, Err(Unreached::Standby(_))), "{lost:?}");
+    assert_eq!(ground.hold(1).await.as_deref(), Some("to look"));
+    a.store.set(Wire::Up);
+    a.handle.leads().await.unwrap();
+    a.handle.order(Order::Release { runner: RunnerId(1) }).await.unwrap();
+    assert_eq!(ground.hold(1).await, None);
+    ground.finish(1);
+    ground.comes_to_rest().await;
+    ground.expects_errors();
     ground.closes([a]).await;
 }
 

@@ -27,7 +27,7 @@ use remuda_core::observation::{self, Condition, Covered, InstanceSeen, JobSeen, 
 use remuda_core::pool::Capacity;
 use remuda_core::runner::InstanceId;
 use remuda_core::tenant::{OwnerKind, Repository, Scope, Tenant, TenantKey};
-use remuda_core::{Delivery, Observation, Timestamp};
+use remuda_core::{Change, Delivery, Observation, Timestamp};
 use remuda_forge::{
     DecodeError, FailedDeliveries, Forge, ForgeError, OpenJobs, RawDelivery, Refusal, Registered,
     Removal,
@@ -316,6 +316,16 @@ impl Ground {
 
     pub(crate) async fn epoch(&self) -> u64 {
         self.books.leader().await.unwrap().unwrap().epoch
+    }
+
+    /// Why a runner is held, as the books say.
+    pub(crate) async fn hold(&self, runner: u64) -> Option<String> {
+        let books = self.books.load().await.unwrap();
+        let row = books.changes.into_iter().find_map(|change| match change {
+            Change::Runner(row) if row.id.0 == runner => Some(row),
+            _ => None,
+        });
+        row?.hold.map(|hold| hold.why.to_string())
     }
 
     /// Ends replicas in order.
