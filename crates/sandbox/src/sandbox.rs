@@ -355,6 +355,18 @@ impl Sandbox {
         self.shared.act(|world, now| world.lose_runner(runner, false, now))
     }
 
+    /// Brings every registered runner online and lets each take the job that it is offered, without any
+    /// process or connection: what thousands of runners do, on a machine that has no room for them.
+    pub fn animate_runners(&self) {
+        self.shared.act(World::animate);
+    }
+
+    /// Ends the jobs of at most `count` runners with success, those of the runners registered first
+    /// first, and uses up their registrations. Gives how many ended.
+    pub fn finish_jobs(&self, count: usize) -> usize {
+        self.shared.act(|world, now| world.finish(count, now))
+    }
+
     /// Counts up whenever something changed; for those who wait without polling.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.shared.revisions()

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use remuda_core::{Batch, Controller, Observation, Seen, Snapshot};
+use remuda_core::{Batch, Controller, Observation, Seen, Snapshot, Timestamp};
 use remuda_store::{Decoded, Store, StoreError};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -170,7 +170,7 @@ impl Drive {
         if !self.tenure.holds() {
             return Ok(ControlFlow::Break(End::RanOut));
         }
-        let (facts, decoded) = self.decode().await;
+        let (facts, decoded, arrived) = self.decode().await;
         seen.extend(facts);
         let begun = tokio::time::Instant::now();
         let turn = self.controller.turn(self.clock.now(), seen);
@@ -183,6 +183,10 @@ impl Drive {
         for told in self.promised.drain(..) {
             // Who gave the order may have gone away meanwhile.
             let _ = told.send(());
+        }
+        let now = self.clock.now();
+        for at in arrived {
+            self.metrics.decided(now.since(at));
         }
         for event in &turn.batch.events {
             let job = event.job.as_ref().map(ToString::to_string);
@@ -202,22 +206,24 @@ impl Drive {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Reads what deliveries say. One that cannot be read is kept with the reason. Always from the
-    /// first that is pending: where several replicas accept, a lower number may show up later.
-    async fn decode(&mut self) -> (Vec<Seen>, Vec<Decoded>) {
+    /// Reads what deliveries say, and when they arrived. One that cannot be read is kept with the reason.
+    /// Always from the first that is pending: where several replicas accept, a lower number may show up
+    /// later.
+    async fn decode(&mut self) -> (Vec<Seen>, Vec<Decoded>, Vec<Timestamp>) {
         let pending = match self.store.undecoded(0, DELIVERIES_PER_TURN).await {
             Ok(pending) => pending,
             Err(error) => {
                 warn!("cannot read deliveries: {error}");
-                return (Vec::new(), Vec::new());
+                return (Vec::new(), Vec::new(), Vec::new());
             }
         };
         if pending.len() >= DELIVERIES_PER_TURN as usize {
             self.deliveries.notify_one();
         }
         let mut facts = Vec::new();
-        let mut decoded = Vec::new();
+        let (mut decoded, mut arrived) = (Vec::new(), Vec::new());
         for (sequence, delivery) in pending {
+            arrived.push(delivery.received_at);
             let result = match self.outside.forges.get(&delivery.forge) {
                 Some(forge) => forge.decode(&delivery).map_err(|error| error.to_string()),
                 None => Err(format!("forge {} is not declared", delivery.forge)),
@@ -229,7 +235,7 @@ impl Drive {
             }
             decoded.push(Decoded { sequence, result });
         }
-        (facts, decoded)
+        (facts, decoded, arrived)
     }
 
     /// Commits, however long the store takes to work again; nothing else happens meanwhile but intake.

@@ -29,6 +29,10 @@ struct PoolState {
     state: String,
 }
 
+/// Bounds of the times from a delivery to its decision, in seconds.
+const DECISION_BOUNDS: [f64; 14] =
+    [0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 5.0, 30.0];
+
 /// What the server counts as it goes.
 #[derive(Debug)]
 pub struct Metrics {
@@ -36,6 +40,7 @@ pub struct Metrics {
     calls: Family<Kind, Counter>,
     failed: Family<Kind, Counter>,
     turns: Histogram,
+    decisions: Histogram,
     store_works: AtomicBool,
     takeovers: Counter,
     /// The epoch of the lease that is held; 0 while another replica leads.
@@ -49,6 +54,7 @@ impl Default for Metrics {
             calls: Family::default(),
             failed: Family::default(),
             turns: Histogram::new(exponential_buckets(0.0001, 4.0, 10)),
+            decisions: Histogram::new(DECISION_BOUNDS),
             store_works: AtomicBool::new(true),
             takeovers: Counter::default(),
             epoch: AtomicU64::new(0),
@@ -70,6 +76,11 @@ impl Metrics {
     /// A turn of the controller took this long.
     pub(crate) fn turn(&self, took: Duration) {
         self.turns.observe(took.as_secs_f64());
+    }
+
+    /// What followed from a delivery was committed so long after its arrival.
+    pub(crate) fn decided(&self, after: Duration) {
+        self.decisions.observe(after.as_secs_f64());
     }
 
     /// Whether the last commit succeeded.
@@ -117,6 +128,8 @@ impl Metrics {
         registry.register("calls", "Calls to forges and providers that ended", self.calls.clone());
         registry.register("calls_failed", "Calls that failed, by kind", self.failed.clone());
         registry.register("turn_seconds", "Time one turn took to think", self.turns.clone());
+        let help = "Time from a delivery's arrival to the commit of what follows from it";
+        registry.register("decision_seconds", help, self.decisions.clone());
         registry.register(
             "takeovers",
             "Times this replica has begun to lead",

@@ -67,13 +67,23 @@ pub struct Server {
 impl Server {
     /// Starts a server; it serves once this returns.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
+        Self::start_with(options, |_| ()).await
+    }
+
+    /// The same, and `furnish` may put something else in the place of what calls are made to.
+    pub(crate) async fn start_with(
+        options: Options,
+        furnish: impl FnOnce(&mut Outside),
+    ) -> anyhow::Result<Self> {
         let Options { fleet, listener, state, shim, books: settings } = options;
         private_directory(&state)?;
         let lock = lock(&state)?;
         let (store, holder) = Place::of(&fleet.server, &state)?.open(settings).await?;
         // Whose books they are decides which instances are ours; the rest is read by whoever leads.
         let installation = store.load().await?.installation;
-        let outside = Arc::new(outside(&fleet, &installation, &state, &shim)?);
+        let mut outside = outside(&fleet, &installation, &state, &shim)?;
+        furnish(&mut outside);
+        let outside = Arc::new(outside);
         let metrics = Arc::new(Metrics::default());
         let lead = Lead::new(Candidate {
             store: Arc::clone(&store),

@@ -670,6 +670,24 @@ async fn the_examples_that_ask_a_server_or_nobody_run() {
 }
 
 #[test]
+fn the_reconcile_bench_measures_what_it_says() {
+    let (_directory, state) = nowhere();
+    let args =
+        ["bench", "reconcile", "--runners", "40", "--seconds", "2", "--repeats", "2", "--json"];
+    let seen = remuda(&state, &args);
+    assert_eq!(seen.code, 0, "{seen:?}");
+    assert!(seen.out.starts_with("RUNNERS "), "{seen:?}");
+    let object: Value = serde_json::from_str(seen.out.lines().last().unwrap()).unwrap();
+    let number = |key: &str| object[key].as_f64().unwrap();
+    assert!((40.0..50.0).contains(&number("runners")), "{object}");
+    for key in
+        ["sweep_ms", "jobs_sweep_ms", "plan_ms", "base_bytes", "decisions", "decision_p99_ms_max"]
+    {
+        assert!(number(key) > 0.0, "{key}: {object}");
+    }
+}
+
+#[test]
 fn version_and_completions_need_nothing() {
     let (_directory, state) = nowhere();
     let version = remuda(&state, &["version", "-o", "json"]).json();

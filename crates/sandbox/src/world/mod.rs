@@ -6,6 +6,7 @@
 mod account;
 mod job;
 mod market;
+mod puppet;
 mod run;
 mod runner;
 mod time;

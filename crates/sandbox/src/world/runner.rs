@@ -31,7 +31,7 @@ pub(crate) struct Runner {
     pub(crate) presence: Presence,
     /// When it was registered or last in touch.
     pub(crate) last_seen_at: Timestamp,
-    credential: String,
+    pub(super) credential: String,
 }
 
 #[derive(Clone)]
@@ -46,7 +46,7 @@ pub(crate) enum Presence {
 
 #[derive(Clone)]
 pub(crate) struct Session {
-    id: String,
+    pub(super) id: String,
     /// Polls held open at this moment: while there is one, the runner is in touch.
     pub(crate) polls: u32,
 }

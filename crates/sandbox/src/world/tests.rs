@@ -455,3 +455,23 @@ fn whatever_happens_jobs_and_runners_agree_and_nobody_idles_beside_work() {
         assert_eq!(counts.registered, gone + left, "every registration is accounted for");
     }
 }
+
+#[test]
+fn runners_without_a_process_take_and_end_jobs_and_are_never_out_of_touch() {
+    let mut stage = Stage::new();
+    let jobs: Vec<JobId> = (0..3).map(|_| stage.job("acme/app", "x")).collect();
+    let acme = Scope::Organization(stage.world.owner("acme").unwrap().id);
+    for name in ["a", "b"] {
+        stage.world.register(acme, GroupId(1), name, &["x"], stage.now).unwrap();
+    }
+    stage.world.animate(stage.now);
+    let job_is = |of: &Stage, job: usize| of.world.jobs[&jobs[job]].state;
+    assert!(matches!(job_is(&stage, 0), JobState::Running(RunnerId(1))));
+    assert!(matches!(job_is(&stage, 1), JobState::Running(RunnerId(2))));
+    stage.pass(Duration::from_hours(12));
+    assert!(matches!(job_is(&stage, 1), JobState::Running(_)));
+    assert_eq!(stage.world.finish(1, stage.now), 1);
+    assert_eq!(job_is(&stage, 0), JobState::Done(Conclusion::Success));
+    assert_eq!((stage.world.runners.len(), stage.world.finish(9, stage.now)), (1, 1));
+    assert!(matches!(job_is(&stage, 2), JobState::Queued));
+}

@@ -3,6 +3,7 @@
 mod intake;
 mod load;
 mod plan;
+mod reconcile;
 mod sim;
 mod start;
 
@@ -27,10 +28,15 @@ pub(super) struct Bench {
 enum Verb {
     Intake(intake::Intake),
     Plan(plan::Plan),
+    Reconcile(reconcile::Reconcile),
     Start(start::Start),
     Sim(sim::Sim),
     #[command(name = load::VERB, hide = true)]
     Load(load::Load),
+    #[command(name = reconcile::forge::VERB, hide = true)]
+    Forge(reconcile::forge::Forge),
+    #[command(name = reconcile::afresh::VERB, hide = true)]
+    Afresh(reconcile::afresh::Afresh),
 }
 
 impl Bench {
@@ -42,6 +48,9 @@ impl Bench {
             Verb::Start(start) => runtime()?.block_on(start.run()),
             Verb::Sim(sim) => sim.run(),
             Verb::Load(load) => load.run(),
+            Verb::Reconcile(reconcile) => runtime()?.block_on(reconcile.run()),
+            Verb::Forge(forge) => runtime()?.block_on(forge.run()),
+            Verb::Afresh(afresh) => runtime()?.block_on(afresh.run()),
         }
     }
 }

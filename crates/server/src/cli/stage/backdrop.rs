@@ -41,14 +41,14 @@ pub(crate) struct Backdrop {
 }
 
 /// What is known once the stage is being put up.
-pub(super) struct Place<'a> {
-    pub(super) directory: &'a Path,
-    pub(super) sandbox: String,
-    pub(super) addr: SocketAddr,
+pub(crate) struct Place<'a> {
+    pub(crate) directory: &'a Path,
+    pub(crate) sandbox: String,
+    pub(crate) addr: SocketAddr,
 }
 
 /// 128 random bits as text.
-pub(super) fn draw_secret() -> anyhow::Result<String> {
+pub(crate) fn draw_secret() -> anyhow::Result<String> {
     let mut bytes = [0_u8; 16];
     let drawn = ring::rand::SystemRandom::new().fill(&mut bytes);
     drawn.map_err(|_| anyhow!("the system has no randomness to give"))?;
@@ -57,7 +57,7 @@ pub(super) fn draw_secret() -> anyhow::Result<String> {
 
 impl Backdrop {
     /// Writes the fleet file and the secrets it refers to; gives the file's path.
-    pub(super) fn write(
+    pub(crate) fn write(
         &self,
         place: &Place<'_>,
         app: u64,
@@ -133,7 +133,7 @@ impl Backdrop {
     }
 }
 
-fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
+pub(crate) fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
     use std::io::Write;
     std::fs::OpenOptions::new()
         .write(true)

@@ -23,7 +23,7 @@ use backdrop::Backdrop;
 pub(crate) use leaks::Leaks;
 
 /// The sandbox's one App.
-const APP: u64 = 1;
+pub(crate) const APP: u64 = 1;
 /// Rounds of destroying what is left: a launch that was under way may show up after the first.
 const ROUNDS_MAX: u32 = 10;
 
@@ -192,7 +192,8 @@ async fn destroy_all(outside: &Outside) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn read(file: &Path) -> anyhow::Result<remuda_core::fleet::Fleet> {
+/// Reads a fleet file.
+pub(crate) fn read(file: &Path) -> anyhow::Result<remuda_core::fleet::Fleet> {
     let name = file.display().to_string();
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {name}"))?;
     parse(&[Source { name: &name, text: &text }]).map_err(|problems| anyhow!("{problems}"))
