@@ -108,6 +108,37 @@ mod tests {
         }
     }
 
+    /// What a program of an earlier version, which runs beside this one, could stumble over.
+    fn narrowing(sql: &str) -> Vec<String> {
+        let code: String =
+            sql.lines().filter(|line| !line.trim_start().starts_with("--")).collect();
+        let words = code.to_uppercase().replace(['(', ')', ','], " ");
+        let words: Vec<_> = words.split_whitespace().collect();
+        let found = words.windows(2).filter(|pair| match **pair {
+            ["DROP", what] => what != "INDEX",
+            ["RENAME" | "TYPE", _] | ["SET", "NOT"] => true,
+            _ => false,
+        });
+        found.map(|pair| pair.join(" ")).collect()
+    }
+
+    #[test]
+    fn the_baseline_can_go_on_with_every_later_schema() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/upgrade-baseline");
+        let baseline = std::fs::read_to_string(path).unwrap();
+        let schema = baseline.lines().find_map(|line| line.strip_prefix("schema "));
+        let schema: u32 = schema.unwrap().parse().unwrap();
+        for (backend, migrations) in backends() {
+            for migration in migrations.iter().filter(|migration| migration.number > schema) {
+                let (number, none) = (migration.number, Vec::<String>::new());
+                assert_eq!(narrowing(migration.sql), none, "{backend} {number}");
+            }
+        }
+        let narrow = "alter table a drop column b; alter table a alter c type text, rename d to e;
+                      alter table a alter column f set not null; drop index g";
+        assert_eq!(narrowing(narrow), ["DROP COLUMN", "TYPE TEXT", "RENAME D", "SET NOT"]);
+    }
+
     #[test]
     fn a_column_added_to_rows_has_a_value_for_them() {
         for migration in backends().into_iter().flat_map(|(_, migrations)| migrations) {

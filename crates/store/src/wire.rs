@@ -374,9 +374,12 @@ pub(crate) fn reasons_text(reasons: &[Reason]) -> String {
     text(&all)
 }
 
-/// Reasons from a JSON list.
+/// Reasons from a JSON list. One that only another version knows is left out: it is no cause to refuse
+/// the books, and the next plan gives one of ours.
 pub(crate) fn reasons(text: &str) -> Result<Arc<[Reason]>, Unreadable> {
-    wire::<Vec<ReasonWire>>(text)?.into_iter().map(ReasonWire::read).collect()
+    let all = wire::<Vec<serde_json::Value>>(text)?.into_iter();
+    let known = all.filter_map(|one| serde_json::from_value::<ReasonWire>(one).ok());
+    known.map(ReasonWire::read).collect()
 }
 
 #[cfg(test)]
@@ -408,12 +411,19 @@ mod tests {
     }
 
     #[test]
+    fn a_reason_of_another_version_is_left_out() {
+        let text = r#"["sunspots",{"moon":{"phase":3}},"held_by_forge"]"#;
+        assert_eq!(*reasons(text).unwrap(), [Reason::HeldByForge]);
+    }
+
+    #[test]
     fn a_text_we_would_not_have_written_is_refused() {
         for text in ["", "[", "[\"\"]", "{}", "[3]"] {
             assert!(labels(text).is_err(), "{text:?}");
         }
         assert!(needs(r#"{"CPU":1}"#).is_err());
-        assert!(reasons(r#"["sunspots"]"#).is_err());
+        assert!(reasons("sunspots").is_err());
+        assert!(reasons(r#"[{"pool_full":{"pool":""}}]"#).is_err());
         assert!(owner_kind("band").is_err());
     }
 }

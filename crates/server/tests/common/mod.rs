@@ -154,12 +154,23 @@ cap = 20
 
     /// The same by a fleet file of its own.
     pub fn serve_by(&self, fleet: &Path, state: &Path, listen: SocketAddr) -> Served {
+        self.serve_as(Path::new(REMUDA), fleet, state, listen)
+    }
+
+    /// The same by a program that may be of another version.
+    pub fn serve_as(
+        &self,
+        program: &Path,
+        fleet: &Path,
+        state: &Path,
+        listen: SocketAddr,
+    ) -> Served {
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(self.path("server.log"))
             .unwrap();
-        let child = Command::new(REMUDA)
+        let child = Command::new(program)
             .arg("serve")
             .arg("--fleet")
             .arg(fleet)
