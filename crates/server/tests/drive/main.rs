@@ -12,18 +12,24 @@ use remuda::handle::{Standing, Unreached};
 use remuda_core::job::JobState;
 use remuda_core::observation::Order;
 use remuda_core::runner::RunnerId;
-use replicas::{Ground, Wire};
+use replicas::{Ground, Replica, Wire};
 use tokio::time::Instant;
 
 fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_replica_that_stands_by_takes_deliveries_and_says_who_leads() {
+/// A replica `a` that leads.
+async fn led() -> (Ground, Replica) {
     let ground = Ground::new();
     let a = ground.replica("a").await;
     a.handle.leads().await.unwrap();
+    (ground, a)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_stands_by_takes_deliveries_and_says_who_leads() {
+    let (ground, a) = led().await;
     let b = ground.replica("b").await;
     tokio::time::sleep(seconds(2)).await;
     let Err(Unreached::Standby(text)) = b.handle.ask(|_| ()).await else { panic!("b answered") };
@@ -32,16 +38,13 @@ async fn a_replica_that_stands_by_takes_deliveries_and_says_who_leads() {
     b.posts(1).await;
     tokio::time::sleep(seconds(1)).await;
     assert_eq!(ground.job(1), JobState::InProgress);
-    ground.finish(1);
-    ground.comes_to_rest().await;
+    ground.ends([1]).await;
     ground.closes([a, b]).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_standby_takes_over_from_a_dead_leader_and_keeps_what_runs() {
-    let ground = Ground::new();
-    let a = ground.replica("a").await;
-    a.handle.leads().await.unwrap();
+    let (ground, a) = led().await;
     let b = ground.replica("b").await;
     for job in 1..=4 {
         a.posts(job).await;
@@ -62,20 +65,15 @@ async fn a_standby_takes_over_from_a_dead_leader_and_keeps_what_runs() {
     assert!(led.elapsed() < seconds(5), "{:?}", led.elapsed());
     assert_eq!(ground.running(), [1, 2, 3, 4, 5], "the forge hands out the oldest job first");
     // What was under way with the dead leader is given its time, then replaced, and not begun again.
-    ground.until("job 6 runs", |truth| truth.is_running(6)).await;
-    for job in 1..=6 {
-        ground.finish(job);
-    }
-    ground.comes_to_rest().await;
+    ground.runs(6).await;
+    ground.ends(1..=6).await;
     assert_eq!(ground.registrations(), 7, "one for each job, and one that died with its leader");
     ground.closes([b]).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_leader_that_was_stopped_past_its_lease_does_not_act_on_old_intent() {
-    let ground = Ground::new();
-    let a = ground.replica("a").await;
-    a.handle.leads().await.unwrap();
+    let (ground, a) = led().await;
     let b = ground.replica("b").await;
     a.holds_back_registrations();
     a.posts(1).await;
@@ -94,22 +92,18 @@ async fn a_leader_that_was_stopped_past_its_lease_does_not_act_on_old_intent() {
         panic!("it does not stand by: {:?}", a.handle.standing())
     };
     assert_eq!(&*leader.holder, "b");
-    ground.until("job 2 runs", |truth| truth.is_running(2)).await;
-    ground.finish(1);
-    ground.finish(2);
-    ground.comes_to_rest().await;
+    ground.runs(2).await;
+    ground.ends([1, 2]).await;
     ground.closes([a, b]).await;
 }
 
 /// The worst case: its clock has stood still with it, so that only the store can tell.
 #[tokio::test(start_paused = true)]
 async fn a_deposed_leader_that_knows_nothing_of_it_is_fenced_and_changes_nothing_outside() {
-    let ground = Ground::new();
-    let a = ground.replica("a").await;
-    a.handle.leads().await.unwrap();
+    let (ground, a) = led().await;
     let b = ground.replica("b").await;
     a.posts(1).await;
-    ground.until("job 1 runs", |truth| truth.is_running(1)).await;
+    ground.runs(1).await;
     a.stop();
     a.stop_clock();
     b.handle.leads().await.unwrap();
@@ -122,20 +116,17 @@ async fn a_deposed_leader_that_knows_nothing_of_it_is_fenced_and_changes_nothing
     tokio::time::sleep(seconds(30)).await;
     assert_eq!(ground.deeds_of("a"), before, "what was not committed was done");
     assert!(matches!(a.handle.standing(), Standing::Standby { .. }));
-    ground.until("job 2 runs", |truth| truth.is_running(2)).await;
-    ground.finish(2);
-    ground.comes_to_rest().await;
+    ground.runs(2).await;
+    ground.ends([2]).await;
     ground.closes([a, b]).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_leader_that_cannot_renew_stands_by_before_another_leads() {
-    let ground = Ground::new();
-    let a = ground.replica("a").await;
-    a.handle.leads().await.unwrap();
+    let (ground, a) = led().await;
     let b = ground.replica("b").await;
     a.posts(1).await;
-    ground.until("job 1 runs", |truth| truth.is_running(1)).await;
+    ground.runs(1).await;
     for way in [Wire::Cut, Wire::Hangs] {
         a.handle.leads().await.unwrap();
         a.store.set(way);
@@ -155,8 +146,7 @@ async fn a_leader_that_cannot_renew_stands_by_before_another_leads() {
         b.store.set(Wire::Up);
         assert_eq!(ground.running(), [1]);
     }
-    ground.finish(1);
-    ground.comes_to_rest().await;
+    ground.ends([1]).await;
     ground.expects_errors();
     ground.closes([a, b]).await;
 }
@@ -170,25 +160,21 @@ async fn after_a_commit_of_unknown_outcome_the_books_are_loaded_under_a_new_epoc
         let before = ground.epoch().await;
         a.store.set(way);
         a.posts(job).await;
-        ground.until("the job runs", |truth| truth.is_running(job)).await;
+        ground.runs(job).await;
         assert_eq!(ground.epoch().await, before + 1, "{way:?}");
         // An answer lost after the launch was noted leaves a launch that nobody has begun.
         assert_eq!(ground.registrations(), usize::try_from(job).unwrap(), "{way:?}");
     }
-    ground.finish(1);
-    ground.finish(2);
-    ground.comes_to_rest().await;
+    ground.ends([1, 2]).await;
     ground.closes([a]).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_leader_that_cannot_see_the_instances_takes_none_of_them_for_gone() {
-    let ground = Ground::new();
-    let a = ground.replica("a").await;
-    a.handle.leads().await.unwrap();
+    let (ground, a) = led().await;
     a.posts(1).await;
     a.posts(2).await;
-    ground.until("job 2 runs", |truth| truth.is_running(2)).await;
+    ground.runs(2).await;
     let b = ground.replica_elsewhere("b").await;
     a.kill().await;
     b.handle.leads().await.unwrap();
@@ -205,20 +191,16 @@ async fn a_leader_that_cannot_see_the_instances_takes_none_of_them_for_gone() {
     let a = ground.replica("a").await;
     ground.closes([b]).await;
     a.handle.leads().await.unwrap();
-    ground.until("job 3 runs", |truth| truth.is_running(3)).await;
-    ground.finish(2);
-    ground.finish(3);
-    ground.comes_to_rest().await;
+    ground.runs(3).await;
+    ground.ends([2, 3]).await;
     ground.closes([a]).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_order_is_answered_once_it_is_durable_and_not_before() {
-    let ground = Ground::new();
-    let a = ground.replica("a").await;
-    a.handle.leads().await.unwrap();
+    let (ground, a) = led().await;
     a.posts(1).await;
-    ground.until("job 1 runs", |truth| truth.is_running(1)).await;
+    ground.runs(1).await;
     let order = |why: &str| Order::Hold { runner: RunnerId(1), who: "ann".into(), why: why.into() };
     a.store.set(Wire::Cut);
     let mut held = Box::pin(a.handle.order(order("to look")));
@@ -236,8 +218,7 @@ async fn an_order_is_answered_once_it_is_durable_and_not_before() {
     a.handle.leads().await.unwrap();
     a.handle.order(Order::Release { runner: RunnerId(1) }).await.unwrap();
     assert_eq!(ground.hold(1).await, None);
-    ground.finish(1);
-    ground.comes_to_rest().await;
+    ground.ends([1]).await;
     ground.expects_errors();
     ground.closes([a]).await;
 }
@@ -245,9 +226,7 @@ async fn an_order_is_answered_once_it_is_durable_and_not_before() {
 /// A commit of the term before may still be on its way when the store answers again.
 #[tokio::test(start_paused = true)]
 async fn no_term_has_the_epoch_of_the_one_before() {
-    let ground = Ground::new();
-    let a = ground.replica("a").await;
-    a.handle.leads().await.unwrap();
+    let (ground, a) = led().await;
     let before = ground.epoch().await;
     a.store.set(Wire::Hangs);
     while matches!(a.handle.standing(), Standing::Leading { .. }) {
@@ -262,45 +241,35 @@ async fn no_term_has_the_epoch_of_the_one_before() {
 
 #[tokio::test(start_paused = true)]
 async fn a_wall_clock_that_jumps_ends_no_job_and_stops_no_service() {
-    let ground = Ground::new();
-    let a = ground.replica("a").await;
-    a.handle.leads().await.unwrap();
+    let (ground, a) = led().await;
     for (job, jump) in [(1, 0), (2, -3_600), (3, 3_600), (4, 86_400), (5, -90_000)] {
         a.turns_its_clock_by(jump);
         a.posts(job).await;
-        ground.until("the job runs", |truth| truth.is_running(job)).await;
+        ground.runs(job).await;
         tokio::time::sleep(seconds(30)).await;
     }
     assert_eq!(ground.running(), [1, 2, 3, 4, 5]);
-    for job in 1..=5 {
-        ground.finish(job);
-    }
-    ground.comes_to_rest().await;
+    ground.ends(1..=5).await;
     ground.closes([a]).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_ends_gives_the_lease_back_and_a_standby_leads_at_once() {
-    let ground = Ground::new();
-    let a = ground.replica("a").await;
-    a.handle.leads().await.unwrap();
+    let (ground, a) = led().await;
     let b = ground.replica("b").await;
     a.posts(1).await;
-    ground.until("job 1 runs", |truth| truth.is_running(1)).await;
+    ground.runs(1).await;
     let told = Instant::now();
     ground.closes([a]).await;
     b.handle.leads().await.unwrap();
     assert!(told.elapsed() <= seconds(2), "{:?}", told.elapsed());
-    ground.finish(1);
-    ground.comes_to_rest().await;
+    ground.ends([1]).await;
     ground.closes([b]).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn nothing_runs_on_when_a_replica_is_dropped() {
-    let ground = Ground::new();
-    let a = ground.replica("a").await;
-    a.handle.leads().await.unwrap();
+    let (ground, a) = led().await;
     a.holds_back_registrations();
     for job in 1..=3 {
         a.posts(job).await;

@@ -304,8 +304,16 @@ impl Ground {
         panic!("{what}: not within 400 s");
     }
 
-    /// Waits until every job has ended and nothing is left outside.
-    pub(crate) async fn comes_to_rest(&self) {
+    /// Waits until a job runs.
+    pub(crate) async fn runs(&self, number: u64) {
+        self.until("the job runs", |truth| truth.is_running(number)).await;
+    }
+
+    /// These jobs, the last, end well; waits until every job has ended and nothing is left outside.
+    pub(crate) async fn ends(&self, last: impl IntoIterator<Item = u64>) {
+        for number in last {
+            self.finish(number);
+        }
         self.until("everything has ended", |truth| {
             truth.jobs.values().all(|job| job.state == JobState::Completed)
                 && truth.registrations.is_empty()
