@@ -181,7 +181,10 @@ impl Lead {
         }
         let mut world = Snapshot::new(books.installation, Arc::clone(fleet));
         world.epoch = epoch;
-        world.apply(&books.changes);
+        // Row by row, so that the books are never there twice.
+        for row in books.changes {
+            world.apply(std::slice::from_ref(&row));
+        }
         for stuck in remuda_core::stuck(&world) {
             warn!("{}: {}", stuck.what, stuck.text);
         }

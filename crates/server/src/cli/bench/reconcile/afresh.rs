@@ -8,14 +8,14 @@ use clap::Args;
 
 use super::super::super::say;
 use super::scene::Control;
-use super::{supply, sweep};
+use super::{demand, supply, sweep};
 use crate::exit::Exit;
 use crate::serve::listen;
 
 /// The hidden verb.
 pub(in super::super) const VERB: &str = "afresh";
 
-/// Start a server, have it sweep once, and print its resident memory in bytes
+/// Start a server, have it sweep everything once, and print its resident memory in bytes
 #[derive(Debug, Args)]
 pub(in super::super) struct Afresh {
     #[arg(long)]
@@ -29,6 +29,7 @@ impl Afresh {
         let listener = listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
         let control = Control::start(&self.fleet, self.state, listener).await?;
         sweep(&control, supply).await?;
+        sweep(&control, demand).await?;
         say(&resident(Path::new("/proc/self/status"))?.to_string())?;
         control.stop().await?;
         Ok(Exit::Done)

@@ -36,12 +36,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// SWEEP is the time from the request until every registration (100 to a page) and every instance has
 /// been listed, the loop has planned and what follows is committed. JOBS is the same of a sweep of the
 /// open jobs. PLAN is one plan alone. MEMORY is by how much the resident memory of a new server that has
-/// taken over these books and has swept once is more than that of one on empty books, in all and for each
-/// runner with its job. DECISION is the 99th percentile of the
-/// time from a delivery's arrival (its body is read and its signature checked) to the end of the commit
-/// with what the plan made of it, while so many deliveries arrive a second, a third each of jobs queued,
-/// begun and ended, with their launches and removals; an upper bound, by the buckets of the metric
-/// `remuda_decision_seconds`.
+/// taken over these books, and has swept everything once, is more than that of one on empty books; in all,
+/// and for each runner with its job. DECISION is the 99th percentile of the time from a delivery's arrival
+/// (its body is read and its signature checked) to the end of the commit with what the plan made of it,
+/// while so many deliveries arrive a second, a third each of jobs queued, begun and ended, with their
+/// launches and removals; an upper bound, by the buckets of the metric `remuda_decision_seconds`.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  remuda bench reconcile --runners 1000 --seconds 3 --json")]
 pub(super) struct Reconcile {
