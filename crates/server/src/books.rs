@@ -53,8 +53,7 @@ impl Place {
     ) -> anyhow::Result<(Arc<dyn Store>, String)> {
         match self {
             Self::Sqlite(path) => {
-                let store = SqliteStore::open(path, settings)
-                    .with_context(|| format!("cannot open {}", path.display()))?;
+                let store = SqliteStore::open(path, settings)?;
                 Ok((Arc::new(store), LOCAL.into()))
             }
             Self::Postgres(url, reference) => {

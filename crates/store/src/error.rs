@@ -1,4 +1,5 @@
-//! What a store can fail with: answers its callers act on, and failures people must end.
+//! What a store can fail with: answers its callers act on, and failures people must end. Each says all
+//! that there is to say: none has a cause that is to be shown besides.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -100,12 +101,12 @@ pub enum StoreError {
         place: Arc<str>,
     },
     /// The file cannot be made or opened.
-    #[error("cannot open database {place}: {source}")]
+    #[error("cannot open database {place}: {cause}")]
     Open {
         /// The database.
         place: Arc<str>,
         /// Why.
-        source: Arc<std::io::Error>,
+        cause: Arc<std::io::Error>,
     },
     /// The database's URL cannot be understood. What it says is not shown: a password may be in it.
     #[error(
@@ -181,12 +182,12 @@ pub enum StoreError {
         detail: String,
     },
     /// Anything else that the database says.
-    #[error("database {place} failed and nothing was written: {source}")]
+    #[error("database {place} failed and nothing was written: {cause}")]
     Failed {
         /// The database.
         place: Arc<str>,
         /// What it said.
-        source: Arc<dyn Error + Send + Sync>,
+        cause: Arc<dyn Error + Send + Sync>,
     },
     /// The thread that owns the database has ended.
     #[error("database {place} is closed: start again")]

@@ -63,12 +63,12 @@ impl Place {
             if is_broken(&error) {
                 return StoreError::Lost { place, detail: causes(&error) };
             }
-            return StoreError::Failed { place, source: Arc::new(error) };
+            return StoreError::Failed { place, cause: Arc::new(error) };
         };
         let (code, detail) = (said.code(), said.message().to_owned());
         match code.code() {
             "28000" if detail.contains("encryption") => StoreError::Tls { place, detail },
-            "28000" | "28P01" => StoreError::Denied { place, detail },
+            "28000" | "28P01" | "3F000" | "42501" => StoreError::Denied { place, detail },
             "3D000" => StoreError::Missing { place },
             "25006" => StoreError::ReadOnly { place },
             "57P01" | "57P02" | "57P03" => StoreError::Restarting { place },
@@ -76,7 +76,7 @@ impl Place {
             "25P03" => StoreError::Lost { place, detail },
             "53100" => StoreError::Full { place },
             "XX001" | "XX002" => StoreError::Corrupt { place, detail },
-            _ => StoreError::Failed { place, source: Arc::new(Said::from(said)) },
+            _ => StoreError::Failed { place, cause: Arc::new(Said::from(said)) },
         }
     }
 

@@ -59,12 +59,12 @@ impl Place {
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
                 StoreError::Corrupt { place, detail: error.to_string() }
             }
-            Some(_) | None => StoreError::Failed { place, source: Arc::new(error) },
+            Some(_) | None => StoreError::Failed { place, cause: Arc::new(error) },
         }
     }
 
     pub(super) fn unopened(&self, error: std::io::Error) -> StoreError {
-        StoreError::Open { place: self.name(), source: Arc::new(error) }
+        StoreError::Open { place: self.name(), cause: Arc::new(error) }
     }
 
     fn closed(&self) -> StoreError {
