@@ -1,7 +1,7 @@
 //! Everything durable as one stream, from one database into another of whatever kind.
 //!
 //! A line each, in JSON: a header, then for each table its name and columns followed by its rows, and
-//! at the end how many rows there were. No more than one row is in memory. Which tables and columns
+//! at the end how many rows there were. No more than a few rows are in memory. Which tables and columns
 //! there are is asked of the database, so that none can be forgotten.
 
 use std::io::{self, BufRead, Read as _, Write};

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use remuda_core::Snapshot;
 use remuda_core::fleet::{Fleet, Server};
-use remuda_store::{PostgresStore, SqliteStore};
+use remuda_store::{PostgresStore, SqliteStore, postgres};
 
 use super::{State, note, runtime, say, validate};
 use crate::books::Place;
@@ -180,7 +180,9 @@ async fn write(place: &Place, out: &mut dyn Write) -> anyhow::Result<u64> {
     let mut out = BufWriter::new(out);
     Ok(match place {
         Place::Sqlite(path) => SqliteStore::export(path, &mut out)?,
-        Place::Postgres(url, _) => PostgresStore::export(url, &mut out).await?,
+        Place::Postgres(url, _) => {
+            PostgresStore::export(url, postgres::Settings::default(), &mut out).await?
+        }
     })
 }
 
@@ -193,7 +195,9 @@ async fn import(place: &Place, file: &Path) -> anyhow::Result<Exit> {
     };
     let rows = match place {
         Place::Sqlite(path) => SqliteStore::import(path, &mut input)?,
-        Place::Postgres(url, _) => PostgresStore::import(url, &mut input).await?,
+        Place::Postgres(url, _) => {
+            PostgresStore::import(url, postgres::Settings::default(), &mut input).await?
+        }
     };
     say(&format!("{rows} rows"))?;
     Ok(Exit::Done)

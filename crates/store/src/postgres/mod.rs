@@ -45,7 +45,7 @@ pub(crate) use migrate::MIGRATIONS;
 /// How a store in `PostgreSQL` behaves.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Most connections of this process, besides the one that listens.
+    /// Most connections of this process, besides the one that listens and the one for the lease.
     pub connections: usize,
     /// How long to wait for a connection.
     pub connect_timeout: Duration,
@@ -54,6 +54,9 @@ pub struct Settings {
     /// How long the server waits for us in the middle of a transaction before it undoes it: a process
     /// that is stopped, or cut off, holds its locks no longer than this.
     pub pause_timeout: Duration,
+    /// As [`Self::pause_timeout`], in an export or import, which goes as fast as what it writes to or
+    /// reads from.
+    pub stall_timeout: Duration,
     /// How long a whole call may take.
     pub call_timeout: Duration,
     /// Whether a database of an older version is brought forward, or refused.
@@ -71,6 +74,7 @@ impl Default for Settings {
             connect_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(10),
             pause_timeout: Duration::from_secs(5),
+            stall_timeout: Duration::from_mins(1),
             call_timeout: Duration::from_secs(30),
             migrate: true,
             retention: Retention::default(),
@@ -106,7 +110,7 @@ impl PostgresStore {
         let link = Arc::new(Link::new(Address::read(url)?, settings)?);
         let clock = link.settings.clock.clone().unwrap_or_default();
         if link.settings.migrate {
-            link.bounded(migrate::run(&link, MIGRATIONS, clock.now())).await?;
+            migrate::run(&link, MIGRATIONS, clock.now()).await?;
         } else {
             let session = link.session().await?;
             let done = link.bounded(migrate::check(&link, &session, MIGRATIONS)).await?;

@@ -1,10 +1,8 @@
 //! A database as a stream, and a stream as a database.
 
 use std::io::{BufRead, Write};
-use std::pin::pin;
 use std::sync::Arc;
 
-use futures_util::TryStreamExt as _;
 use secrecy::SecretString;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
@@ -18,6 +16,9 @@ use crate::transfer::{GIVES_WAY, NUMBERS, Reader, Table, Target, TransferError, 
 use crate::value::{Cells, Misread, Value, values};
 use crate::{Leader, Store as _};
 
+/// Rows that are read at once. Between two reads the server waits for us and not for its statement's end,
+/// so a table may take as long as whoever takes it.
+const ROWS_PER_READ: usize = 16;
 /// Most rows, and bytes of them, that are on their way to the database at once.
 const ROWS_MAX: usize = 256;
 const BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -44,24 +45,22 @@ FROM job";
 impl PostgresStore {
     /// Writes everything that the database at `url` holds to `out`, as of one instant. Gives the number
     /// of rows. Refused while a server leads.
-    pub async fn export(url: &SecretString, out: &mut dyn Write) -> Result<u64, TransferError> {
-        let link = Link::new(Address::read(url)?, Settings::default())?;
+    pub async fn export(
+        url: &SecretString,
+        settings: Settings,
+        out: &mut dyn Write,
+    ) -> Result<u64, TransferError> {
+        let link = Link::new(Address::read(url)?, settings)?;
         let failed = |error| link.place.failed(error);
         let session = link.session().await?;
-        session.run(own::BEGIN_READING).await.map_err(failed)?;
+        session.run(&unhurried(own::BEGIN_READING, &link)).await.map_err(failed)?;
         let done = migrate::check(&link, &session, MIGRATIONS).await?;
         up_to_date(done, MIGRATIONS, &link.place.name())?;
         unheld(&link, books::leader(&link).await?)?;
         let mut writer = Writer::begin(out, newest(MIGRATIONS))?;
         for table in tables(&session).await? {
             writer.table(&table.name, &table.columns)?;
-            let statement = session.prepared(&table.select()).await.map_err(failed)?;
-            let rows = session.stream(&statement).await.map_err(failed)?;
-            let mut rows = pin!(rows);
-            while let Some(row) = rows.try_next().await.map_err(failed)? {
-                let cells: Result<Vec<_>, _> = (0..row.len()).map(|n| cell(&row, n)).collect();
-                writer.row(cells.map_err(|error| link.place.corrupt(&error))?)?;
-            }
+            write_rows(&link, &session, &table, &mut writer).await?;
         }
         writer.table(NUMBERS, &["table".into(), "number".into()])?;
         let read = |row: &dyn Cells| Ok((word(row, "table_name")?, row.int("last")?));
@@ -77,32 +76,85 @@ impl PostgresStore {
     /// Gives the number of rows.
     pub async fn import(
         url: &SecretString,
+        settings: Settings,
         input: &mut (dyn BufRead + Send),
     ) -> Result<u64, TransferError> {
-        let store = Self::open(url, Settings::default()).await?;
+        let store = Self::open(url, settings).await?;
         let link = Arc::clone(&store.link);
-        let failed = |error| link.place.failed(error);
         unheld(&link, store.leader().await?)?;
         let session = link.session().await?;
-        session.run(own::BEGIN).await.map_err(failed)?;
-        // Whoever would take it waits until the end.
-        session.run("SELECT * FROM lease FOR UPDATE").await.map_err(failed)?;
-        let tables = tables(&session).await?;
-        empty(&link, &session, &tables).await?;
-        let mut reader = Reader::begin(input, newest(MIGRATIONS), tables)?;
-        let mut more = true;
-        while more {
-            let batch = gather(&mut reader, &mut more)?;
-            let statements = batch.iter().map(|(sql, cells)| (&**sql, cells.clone()));
-            let written = async { session.all(statements).await.map_err(failed) };
-            link.bounded(written).await?;
+        match fill(&link, &session, input).await {
+            Ok(rows) => {
+                session.keep();
+                Ok(rows)
+            }
+            Err(error) => {
+                // Whoever hears of it finds its locks let go, if the connection can still tell the server.
+                let undone = async {
+                    session.run("ROLLBACK").await.map_err(|error| link.place.failed(error))
+                };
+                drop(link.bounded(undone).await);
+                Err(error)
+            }
         }
-        session.run("UPDATE lease SET holder = NULL").await.map_err(failed)?;
-        session.run(NUMBER_JOBS).await.map_err(failed)?;
-        session.run("COMMIT").await.map_err(|error| link.place.unended(error))?;
-        session.keep();
-        Ok(reader.rows())
     }
+}
+
+/// Begins a transaction in which the server waits for us for as long as an export or import may stall.
+fn unhurried(begin: &str, link: &Link) -> String {
+    let millis = link.settings.stall_timeout.as_millis();
+    format!("{begin}; SET LOCAL idle_in_transaction_session_timeout = {millis}")
+}
+
+async fn write_rows(
+    link: &Link,
+    session: &Session<'_>,
+    table: &Table,
+    writer: &mut Writer<'_>,
+) -> Result<(), TransferError> {
+    let failed = |error| link.place.failed(error);
+    let cursor = format!("export_{}", table.name);
+    let declared = format!("DECLARE {cursor} NO SCROLL CURSOR FOR {}", table.select());
+    session.run(&declared).await.map_err(failed)?;
+    let next = session.prepared(&format!("FETCH {ROWS_PER_READ} FROM {cursor}")).await;
+    let next = next.map_err(failed)?;
+    loop {
+        let rows = session.query(&next, Vec::<i64>::new()).await.map_err(failed)?;
+        for row in &rows {
+            let cells: Result<Vec<_>, _> = (0..row.len()).map(|n| cell(row, n)).collect();
+            writer.row(cells.map_err(|error| link.place.corrupt(&error))?)?;
+        }
+        if rows.len() < ROWS_PER_READ {
+            break;
+        }
+    }
+    session.run(&format!("CLOSE {cursor}")).await.map_err(failed)?;
+    Ok(())
+}
+
+async fn fill(
+    link: &Link,
+    session: &Session<'_>,
+    input: &mut (dyn BufRead + Send),
+) -> Result<u64, TransferError> {
+    let failed = |error| link.place.failed(error);
+    session.run(&unhurried(own::BEGIN, link)).await.map_err(failed)?;
+    // Whoever would take it waits until the end.
+    session.run("SELECT * FROM lease FOR UPDATE").await.map_err(failed)?;
+    let tables = tables(session).await?;
+    empty(link, session, &tables).await?;
+    let mut reader = Reader::begin(input, newest(MIGRATIONS), tables)?;
+    let mut more = true;
+    while more {
+        let batch = gather(&mut reader, &mut more)?;
+        let statements = batch.iter().map(|(sql, cells)| (&**sql, cells.clone()));
+        let written = async { session.all(statements).await.map_err(failed) };
+        link.bounded(written).await?;
+    }
+    session.run("UPDATE lease SET holder = NULL").await.map_err(failed)?;
+    session.run(NUMBER_JOBS).await.map_err(failed)?;
+    session.run("COMMIT").await.map_err(|error| link.place.unended(error))?;
+    Ok(reader.rows())
 }
 
 fn unheld(link: &Link, leader: Option<Leader>) -> Result<(), TransferError> {

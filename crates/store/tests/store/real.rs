@@ -62,7 +62,11 @@ impl Schema {
 
 impl Drop for Schema {
     fn drop(&mut self) {
-        let (server, sql) = (self.server.clone(), format!("DROP SCHEMA {} CASCADE", self.name));
+        // A test that failed may still hold locks, and lets go of them when its runtime goes on.
+        let (server, sql) = (
+            self.server.clone(),
+            format!("SET lock_timeout = 5000; DROP SCHEMA {} CASCADE", self.name),
+        );
         // Not here: a runtime is running on this thread.
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

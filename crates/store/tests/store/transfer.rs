@@ -1,6 +1,8 @@
 //! What one database holds can be carried to another, whole or not at all.
 
+use std::io::{self, BufReader, Read, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -10,11 +12,12 @@ use remuda_store::postgres::Settings;
 use remuda_store::{
     Accepted, Decoded, PostgresStore, SqliteStore, Store, StoreError, TransferError,
 };
+use secrecy::ExposeSecret as _;
 use tempfile::TempDir;
 
 use crate::fixture::{HOUR, Hand, attempt, delivery, event, job_change, lease_of, settings};
 use crate::nouns;
-use crate::real::Schema;
+use crate::real::{Schema, client};
 
 /// Files of databases.
 struct Files(TempDir);
@@ -85,9 +88,9 @@ proptest! {
             let mut stream = exported(&first);
             if let Some(schema) = Schema::new().await {
                 let url = schema.url();
-                let rows = PostgresStore::import(&url, &mut stream.as_bytes()).await.unwrap();
+                let rows = PostgresStore::import(&url, Settings::default(), &mut stream.as_bytes()).await.unwrap();
                 let mut back = Vec::new();
-                prop_assert_eq!(PostgresStore::export(&url, &mut back).await.unwrap(), rows);
+                prop_assert_eq!(PostgresStore::export(&url, Settings::default(), &mut back).await.unwrap(), rows);
                 let back = String::from_utf8(back).unwrap();
                 prop_assert_eq!(&back, &stream);
                 let there = PostgresStore::open(&url, Settings::default()).await.unwrap();
@@ -148,8 +151,11 @@ async fn a_database_in_which_there_is_anything_is_not_filled() {
 
     let Some(schema) = Schema::new().await else { return };
     let stream = exported(&from);
-    PostgresStore::import(&schema.url(), &mut stream.as_bytes()).await.unwrap();
-    let again = PostgresStore::import(&schema.url(), &mut stream.as_bytes()).await;
+    PostgresStore::import(&schema.url(), Settings::default(), &mut stream.as_bytes())
+        .await
+        .unwrap();
+    let again =
+        PostgresStore::import(&schema.url(), Settings::default(), &mut stream.as_bytes()).await;
     assert!(matches!(again, Err(TransferError::NotEmpty { .. })), "{again:?}");
 }
 
@@ -182,13 +188,17 @@ async fn a_stream_that_is_not_as_it_was_written_fills_nothing() {
         assert_eq!(exported(&path).lines().filter(|line| line.starts_with('[')).count(), 3);
         std::fs::remove_file(&path).unwrap();
         if let Some(schema) = &schema {
-            let error = PostgresStore::import(&schema.url(), &mut text.as_bytes()).await;
+            let error =
+                PostgresStore::import(&schema.url(), Settings::default(), &mut text.as_bytes())
+                    .await;
             assert!(error.unwrap_err().to_string().contains(problem));
         }
     }
     // None of them left a row behind.
     if let Some(schema) = &schema {
-        PostgresStore::import(&schema.url(), &mut stream.as_bytes()).await.unwrap();
+        PostgresStore::import(&schema.url(), Settings::default(), &mut stream.as_bytes())
+            .await
+            .unwrap();
     }
 }
 
@@ -197,8 +207,8 @@ async fn a_database_that_a_server_works_on_is_neither_exported_nor_filled() {
     let Some(schema) = Schema::new().await else { return };
     let server = PostgresStore::open(&schema.url(), Settings::default()).await.unwrap();
     let lease = server.lease("anna-0001", HOUR).await.unwrap().unwrap();
-    let out = PostgresStore::export(&schema.url(), &mut Vec::new()).await;
-    let into = PostgresStore::import(&schema.url(), &mut &b""[..]).await;
+    let out = PostgresStore::export(&schema.url(), Settings::default(), &mut Vec::new()).await;
+    let into = PostgresStore::import(&schema.url(), Settings::default(), &mut &b""[..]).await;
     for error in [out.unwrap_err(), into.unwrap_err()] {
         assert!(matches!(error, TransferError::Held { .. }), "{error:?}");
         assert!(
@@ -207,7 +217,7 @@ async fn a_database_that_a_server_works_on_is_neither_exported_nor_filled() {
         );
     }
     server.release(&lease).await.unwrap();
-    PostgresStore::export(&schema.url(), &mut Vec::new()).await.unwrap();
+    PostgresStore::export(&schema.url(), Settings::default(), &mut Vec::new()).await.unwrap();
 }
 
 #[tokio::test]
@@ -221,4 +231,101 @@ async fn a_database_of_an_older_version_is_exported_once_it_was_brought_forward(
         "{error:?}"
     );
     assert!(error.to_string().ends_with("bring it forward with `remuda store migrate`"), "{error}");
+}
+
+/// Passes on what is given to it, and once waits until the server has waited for us for long.
+struct Slow<'a, T> {
+    inner: T,
+    url: &'a str,
+    name: &'a str,
+    waits: bool,
+}
+
+/// Longer than `pause_timeout`.
+const LONG: &str = "400 ms";
+
+impl<'a, T> Slow<'a, T> {
+    fn new(inner: T, url: &'a str, name: &'a str) -> Self {
+        Self { inner, url, name, waits: true }
+    }
+
+    fn once(&mut self) {
+        if std::mem::take(&mut self.waits) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let (url, name) = (self.url.to_owned(), self.name.to_owned());
+            // Not here: a runtime is running on this thread.
+            let thread = std::thread::spawn(move || runtime.unwrap().block_on(waited(&url, &name)));
+            thread.join().unwrap();
+        }
+    }
+}
+
+/// Completes once nothing of `name` is in a transaction that has heard from us lately.
+async fn waited(url: &str, name: &str) {
+    let own = client(url).await;
+    let sql = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1
+         AND xact_start IS NOT NULL AND clock_timestamp() - state_change < interval '{LONG}'"
+    );
+    while own.query_one(&sql, &[&name]).await.unwrap().get::<_, i64>(0) > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+impl<T: Write> Write for Slow<'_, T> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.once();
+        self.inner.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+impl<T: Read> Read for Slow<'_, T> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.once();
+        self.inner.read(bytes)
+    }
+}
+
+#[tokio::test]
+async fn an_export_and_an_import_go_as_fast_as_what_is_at_their_other_end() {
+    let Some(schema) = Schema::new().await else { return };
+    let Some(other) = Schema::new().await else { return };
+    let store = PostgresStore::open(&schema.url(), Settings::default()).await.unwrap();
+    for number in 0..40 {
+        store.accept(&delivery(&number.to_string(), b"x")).await.unwrap();
+    }
+    drop(PostgresStore::open(&other.url(), Settings::default()).await.unwrap());
+    let brief = Settings { pause_timeout: Duration::from_millis(200), ..Settings::default() };
+    let name = format!("slow{}", std::process::id());
+    let more = format!("&application_name={name}");
+    let watched = schema.url();
+    let watched = watched.expose_secret();
+    let mut out = Slow::new(Vec::new(), watched, &name);
+    let url = schema.url_with(&more);
+    let rows = PostgresStore::export(&url, brief.clone(), &mut out).await.unwrap();
+    let stream = out.inner;
+    let mut input =
+        BufReader::with_capacity(16, Slow::new(io::Cursor::new(stream), watched, &name));
+    let url = other.url_with(&more);
+    assert_eq!(PostgresStore::import(&url, brief.clone(), &mut input).await.unwrap(), rows);
+
+    // Who stalls for longer than that is not waited for, and leaves nothing locked.
+    let Some(third) = Schema::new().await else { return };
+    let url = third.url_with(&more);
+    drop(PostgresStore::open(&url, Settings::default()).await.unwrap());
+    let hasty = Settings { stall_timeout: Duration::from_millis(200), ..brief };
+    let mut out = Slow::new(Vec::new(), watched, &name);
+    let stalled = PostgresStore::export(&schema.url_with(&more), hasty.clone(), &mut out).await;
+    assert!(stalled.is_err());
+    let mut stream = Vec::new();
+    PostgresStore::export(&schema.url(), Settings::default(), &mut stream).await.unwrap();
+    let mut input =
+        BufReader::with_capacity(16, Slow::new(io::Cursor::new(stream.clone()), watched, &name));
+    assert!(PostgresStore::import(&url, hasty, &mut input).await.is_err());
+    let again = PostgresStore::import(&url, Settings::default(), &mut &stream[..]).await;
+    assert_eq!(again.unwrap(), rows);
 }
