@@ -25,8 +25,8 @@ pub(super) async fn lease(
     ttl: Duration,
 ) -> Result<Option<Lease>, StoreError> {
     let millis = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
-    let taken =
-        link.rows(&own::LEASE, values![told(link), holder, millis], |row| row.int("epoch")).await?;
+    let values = values![told(link), holder, millis];
+    let taken = link.rows_of_the_lease(&own::LEASE, values, |row| row.int("epoch")).await?;
     let epoch = taken.into_iter().flatten().next();
     Ok(epoch.map(|epoch| Lease { holder: holder.into(), epoch: epoch.cast_unsigned() }))
 }
@@ -34,7 +34,7 @@ pub(super) async fn lease(
 pub(super) async fn renew(link: &Link, lease: &Lease, ttl: Duration) -> Result<bool, StoreError> {
     let millis = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
     let values = values![told(link), lease.epoch, &lease.holder, millis];
-    Ok(!link.rows(&own::RENEW_LEASE, values, |_| Ok(())).await?.is_empty())
+    Ok(!link.rows_of_the_lease(&own::RENEW_LEASE, values, |_| Ok(())).await?.is_empty())
 }
 
 pub(super) async fn leader(link: &Link) -> Result<Option<Leader>, StoreError> {
@@ -43,12 +43,12 @@ pub(super) async fn leader(link: &Link) -> Result<Option<Leader>, StoreError> {
 
 pub(super) async fn release(link: &Link, lease: &Lease) -> Result<(), StoreError> {
     let values = values![lease.epoch, &lease.holder];
-    link.rows(sql::FREE_LEASE, values, |_| Ok(())).await?;
+    link.rows_of_the_lease(sql::FREE_LEASE, values, |_| Ok(())).await?;
     Ok(())
 }
 
-/// Until the lease has been seen to be in force, and locked, nothing is written. What is written then
-/// is sent with its end, so that only a connection that breaks in between leaves the outcome unknown.
+/// Until the lease has been seen to be in force, and locked, nothing is written. A connection that breaks
+/// after that leaves the outcome unknown, although nothing can have been kept before its end was sent.
 pub(super) async fn commit(
     link: &Link,
     lease: &Lease,

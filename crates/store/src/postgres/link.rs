@@ -1,4 +1,5 @@
-//! Connections to the database: a few, each used by one caller at a time, none longer than allowed.
+//! Connections to the database: a few, each used by one caller at a time, none longer than allowed, and
+//! one that is kept for the lease, which must not wait for the others.
 //!
 //! A connection on which anything failed, or whose caller went away in the middle, is closed and not
 //! used again: the server then undoes what was not committed.
@@ -27,6 +28,7 @@ const UNDER_WAY_MAX: usize = 64;
 /// A database that can be reached.
 pub(super) struct Link {
     pool: Pool,
+    reserve: Pool,
     pub(super) config: Config,
     pub(super) tls: MakeRustlsConnect,
     pub(super) place: Place,
@@ -51,29 +53,22 @@ impl Link {
         config.options(options.trim());
         config.connect_timeout(settings.connect_timeout);
         config.tcp_user_timeout(settings.call_timeout);
+        config.keepalives_idle(settings.call_timeout);
         if config.get_application_name().is_none() {
             config.application_name("remuda");
         }
-        let recycling_method = RecyclingMethod::Fast;
-        let manager =
-            Manager::from_config(config.clone(), tls.clone(), ManagerConfig { recycling_method });
-        let timeouts = Timeouts {
-            wait: Some(settings.connect_timeout),
-            create: Some(settings.connect_timeout),
-            recycle: Some(settings.connect_timeout),
-        };
-        let pool = Pool::builder(manager)
-            .max_size(settings.connections)
-            .timeouts(timeouts)
-            .runtime(Runtime::Tokio1)
-            .build()
-            .expect("a runtime is given, which is all that may lack");
-        Ok(Self { pool, config, tls, place: Place(place), settings })
+        let pool = pooled(&config, &tls, &settings, settings.connections);
+        let reserve = pooled(&config, &tls, &settings, 1);
+        Ok(Self { pool, reserve, config, tls, place: Place(place), settings })
     }
 
     /// A connection of one's own until it is dropped.
     pub(super) async fn session(&self) -> Result<Session<'_>, StoreError> {
-        let object = self.pool.get().await.map_err(|error| self.place.unconnected(error))?;
+        self.taken_from(&self.pool).await
+    }
+
+    async fn taken_from(&self, pool: &Pool) -> Result<Session<'_>, StoreError> {
+        let object = pool.get().await.map_err(|error| self.place.unconnected(error))?;
         Ok(Session { object: Some(object), place: &self.place })
     }
 
@@ -93,14 +88,48 @@ impl Link {
         values: Vec<Value<'_>>,
         read: fn(&dyn Cells) -> Result<T, Misread>,
     ) -> Result<Vec<T>, StoreError> {
-        self.bounded(async {
-            let session = self.session().await?;
-            let found = session.rows(sql, values, read).await?;
-            session.keep();
-            Ok(found)
-        })
-        .await
+        self.bounded(self.rows_from(&self.pool, sql, values, read)).await
     }
+
+    /// As [`Self::rows`], of the lease: it waits for none of the other calls.
+    pub(super) async fn rows_of_the_lease<T>(
+        &self,
+        sql: &str,
+        values: Vec<Value<'_>>,
+        read: fn(&dyn Cells) -> Result<T, Misread>,
+    ) -> Result<Vec<T>, StoreError> {
+        self.bounded(self.rows_from(&self.reserve, sql, values, read)).await
+    }
+
+    async fn rows_from<T>(
+        &self,
+        pool: &Pool,
+        sql: &str,
+        values: Vec<Value<'_>>,
+        read: fn(&dyn Cells) -> Result<T, Misread>,
+    ) -> Result<Vec<T>, StoreError> {
+        let session = self.taken_from(pool).await?;
+        let found = session.rows(sql, values, read).await?;
+        session.keep();
+        Ok(found)
+    }
+}
+
+fn pooled(config: &Config, tls: &MakeRustlsConnect, settings: &Settings, size: usize) -> Pool {
+    let recycling_method = RecyclingMethod::Fast;
+    let manager =
+        Manager::from_config(config.clone(), tls.clone(), ManagerConfig { recycling_method });
+    let timeouts = Timeouts {
+        wait: Some(settings.connect_timeout),
+        create: Some(settings.connect_timeout),
+        recycle: Some(settings.connect_timeout),
+    };
+    Pool::builder(manager)
+        .max_size(size)
+        .timeouts(timeouts)
+        .runtime(Runtime::Tokio1)
+        .build()
+        .expect("a runtime is given, which is all that may lack")
 }
 
 /// A connection of one's own. Dropped, it is closed, unless it was [kept](Session::keep).
@@ -135,14 +164,6 @@ impl Session<'_> {
     ) -> Result<Vec<Row>, tokio_postgres::Error> {
         use futures_util::TryStreamExt as _;
         self.client().query_raw(statement, values).await?.try_collect().await
-    }
-
-    /// Rows one by one, as they are asked for.
-    pub(super) async fn stream(
-        &self,
-        statement: &Statement,
-    ) -> Result<tokio_postgres::RowStream, tokio_postgres::Error> {
-        self.client().query_raw(statement, Vec::<i64>::new()).await
     }
 
     /// As [`Self::query`], in our terms.

@@ -1,5 +1,6 @@
 //! Brings a database to the newest schema: forward only, each step in a transaction of its own, one
 //! process at a time, and never over what a newer version, another program or a changed migration made.
+//! A step takes as long as there are rows; only its waits for locks are bounded.
 
 use remuda_core::Timestamp;
 
@@ -60,20 +61,20 @@ pub(super) async fn run(
     let failed = |error| link.place.failed(error);
     let session = link.session().await?;
     // Nothing is written, or locked, where nothing is missing: most servers start so.
-    if check(link, &session, migrations).await? == migrations.len() {
+    if link.bounded(check(link, &session, migrations)).await? == migrations.len() {
         session.keep();
         return Ok(0);
     }
     for done in 0..=migrations.len() {
-        // Looked at anew under the lock: another process may be at the same.
-        session.run(own::BEGIN).await.map_err(failed)?;
-        session.run(own::ALONE).await.map_err(failed)?;
-        let Some(missing) = migrations.get(check(link, &session, migrations).await?) else {
+        let Some(missing) = link.bounded(missing(link, &session, migrations)).await? else {
             session.run("COMMIT").await.map_err(failed)?;
             session.keep();
             return Ok(done);
         };
-        session.run(own::CREATE_MIGRATIONS).await.map_err(failed)?;
+        let locks = link.settings.call_timeout.as_millis();
+        let unbounded =
+            format!("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = {locks}");
+        session.run(&unbounded).await.map_err(failed)?;
         session.run(missing.sql).await.map_err(failed)?;
         let record = values![missing.number, missing.sha256(), now];
         session.all(std::iter::once((sql::PUT_MIGRATION, record))).await.map_err(failed)?;
@@ -81,4 +82,21 @@ pub(super) async fn run(
     }
     session.keep();
     Ok(migrations.len())
+}
+
+/// Begins a transaction in which nobody else brings the database forward. Gives the next step.
+async fn missing<'m>(
+    link: &Link,
+    session: &Session<'_>,
+    migrations: &'m [Migration],
+) -> Result<Option<&'m Migration>, StoreError> {
+    let failed = |error| link.place.failed(error);
+    session.run(own::BEGIN).await.map_err(failed)?;
+    session.run(own::ALONE).await.map_err(failed)?;
+    // Looked at anew under the lock: another process may be at the same.
+    let missing = migrations.get(check(link, session, migrations).await?);
+    if missing.is_some() {
+        session.run(own::CREATE_MIGRATIONS).await.map_err(failed)?;
+    }
+    Ok(missing)
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use remuda_core::job::JobState;
-use remuda_core::{Batch, Timestamp};
+use remuda_core::tenant::Met;
+use remuda_core::{Batch, Change, Timestamp};
 use remuda_store::postgres::Settings;
 use remuda_store::{Accepted, Lease, PostgresStore, Store as _, StoreError};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -92,6 +93,23 @@ async fn a_wrong_password_is_refused_in_words_that_do_not_show_it() {
              for user \"remuda\"): correct the user or the password, or what the server allows"
         )
     );
+}
+
+#[tokio::test]
+async fn a_user_who_may_not_use_the_tables_is_not_let_in() {
+    let Some(schema) = Schema::new().await else { return };
+    drop(open(&schema.url()).await.unwrap());
+    let own = client(schema.url().expose_secret()).await;
+    let seen: String = own.query_one("SELECT current_schema()::text", &[]).await.unwrap().get(0);
+    // Such a user may connect, and use nothing of ours; then at least see it.
+    let url = schema.url_with("%20-crole%3Dpg_monitor");
+    for problem in ["no schema has been selected", "permission denied for table schema_migration"] {
+        let error = open(&url).await.unwrap_err();
+        assert!(matches!(error, StoreError::Denied { .. }), "{error:?}");
+        assert!(error.to_string().contains(problem), "{error}");
+        let grant = format!("GRANT USAGE ON SCHEMA {seen} TO pg_monitor");
+        own.batch_execute(&grant).await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -417,4 +435,79 @@ fn a_store_whose_intake_has_ended_is_not_sound() {
     drop(first);
     let error = second.block_on(store.check()).unwrap_err();
     assert!(matches!(error, StoreError::Closed { .. }), "{error:?}");
+}
+
+/// Waits until something of ours waits for a lock.
+async fn until_locked_out(own: &Client, name: &str) {
+    let sql = "SELECT count(*) FROM pg_stat_activity
+        WHERE application_name = $1 AND wait_event_type = 'Lock'";
+    until(async || own.query_one(sql, &[&name]).await.unwrap().get::<_, i64>(0) == 1).await;
+}
+
+#[tokio::test]
+async fn the_lease_is_renewed_while_every_other_connection_is_in_use() {
+    let Some(schema) = Schema::new().await else { return };
+    let name = format!("renewal{}", std::process::id());
+    let url = schema.url_with(&format!("&application_name={name}"));
+    let few = Settings { connections: 1, ..Settings::default() };
+    let store = Arc::new(PostgresStore::open(&url, few).await.unwrap());
+    let lease = store.lease("us", HOUR).await.unwrap().unwrap();
+    let stranger = client(schema.url().expose_secret()).await;
+    stranger.batch_execute("BEGIN; SELECT * FROM delivery_number FOR UPDATE").await.unwrap();
+    let mut accepts = JoinSet::new();
+    let ours = Arc::clone(&store);
+    accepts.spawn(async move { ours.accept(&delivery("a", b"x")).await });
+    let own = client(schema.url().expose_secret()).await;
+    until_locked_out(&own, &name).await;
+    assert!(store.renew(&lease, HOUR).await.unwrap());
+    store.release(&lease).await.unwrap();
+    assert!(accepts.try_join_next().is_none(), "all the while the connection was in use");
+    stranger.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(accepts.join_next().await.unwrap().unwrap().unwrap(), Accepted::New(1));
+}
+
+#[tokio::test]
+async fn a_migration_takes_longer_than_a_statement_may() {
+    let Some(schema) = Schema::new().await else { return };
+    drop(open(&schema.url()).await.unwrap());
+    let own = client(schema.url().expose_secret()).await;
+    // The last one comes once more, and finds its table in use.
+    let again = "DELETE FROM schema_migration WHERE number = 5";
+    own.batch_execute(again).await.unwrap();
+    let stranger = client(schema.url().expose_secret()).await;
+    stranger.batch_execute("BEGIN; SELECT * FROM delivery_body").await.unwrap();
+    let name = format!("migration{}", std::process::id());
+    let url = schema.url_with(&format!("&application_name={name}"));
+    let mut opening = JoinSet::new();
+    opening.spawn(async move {
+        let brief =
+            Settings { statement_timeout: Duration::from_millis(300), ..Settings::default() };
+        PostgresStore::open(&url, brief).await
+    });
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1
+        AND wait_event_type = 'Lock' AND clock_timestamp() - query_start > interval '400 ms'";
+    until(async || {
+        assert!(opening.try_join_next().is_none(), "it did not wait");
+        own.query_one(sql, &[&name]).await.unwrap().get::<_, i64>(0) == 1
+    })
+    .await;
+    stranger.batch_execute("ROLLBACK").await.unwrap();
+    opening.join_next().await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn what_the_version_before_wrote_during_an_upgrade_hinders_nothing() {
+    let Some(schema) = Schema::new().await else { return };
+    let store = open(&schema.url()).await.unwrap();
+    let own = client(schema.url().expose_secret()).await;
+    let old = "INSERT INTO tenant (forge, kind, id, login)
+            VALUES ('github', 'organization', 3, 'octo-org');
+        INSERT INTO backoff (kind, name, scope, failures, until, because, is_full)
+            VALUES ('pool', 'small', '', 3, 9999999999999, 'x', 0)";
+    own.batch_execute(old).await.unwrap();
+    let changes = store.load().await.unwrap().changes;
+    let [Change::Tenant(met)] = &changes[..] else { panic!("{changes:?}") };
+    // Its login means it as soon as it is seen again, unless it means another.
+    let seen = Met::seen(Some(met), &met.tenant, std::iter::empty());
+    assert_eq!(seen.logins, std::slice::from_ref(&met.tenant.login));
 }
