@@ -95,7 +95,6 @@ marks! {
         RunnerDeaf = "a runner went on listening without its registration",
         RunnerDiedBusy = "a runner died with its job",
         StrayRemoved = "a registration without a row was removed",
-        TimedOut = "a job ran past its pool's limit",
         WebhookLost = "a webhook was lost",
     }
     High {
@@ -107,6 +106,7 @@ marks! {
         Lifetime = "a runner was replaced at the end of its life",
         LandedLate = "a launch landed after the books had given it up",
         LostRunner = "the books noted that a runner was lost with its job",
+        TimedOut = "a job ran past its pool's limit",
         WebhookAgesLate = "a webhook came days late",
     }
 }
