@@ -124,6 +124,22 @@ fn as_a_budget_runs_low_the_lowest_lanes_stop_first_and_registrations_last() {
 }
 
 #[test]
+fn each_lane_and_each_credential_is_shown_by_a_name_of_its_own() {
+    let lanes: BTreeSet<&str> = Lane::ALL.iter().map(|lane| lane.as_str()).collect();
+    assert!(lanes.len() == Lane::ALL.len() && !lanes.contains(""));
+    let owner = Some(Login::new("acme").unwrap());
+    let app = |owner| Credential::App { id: "1".into(), owner };
+    let shown = [app(owner), app(None), Credential::Token].map(|by| by.to_string());
+    assert_eq!(shown, ["App 1 at acme", "App 1 itself", "the token"]);
+}
+
+#[test]
+fn a_window_that_begins_now_has_begun() {
+    let budget = Budget { limit: 1000, remaining: 7, resets_at: at(60) };
+    assert_eq!([59, 60, 61].map(|second| budget.left_at(at(second))), [7, 1000, 1000]);
+}
+
+#[test]
 fn a_scope_is_limited_only_when_all_of_its_apps_are() {
     let mut world = World::new(SMALL);
     world.sees(left("1", "acme", 1000, 0, at(1800)));

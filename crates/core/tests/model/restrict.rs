@@ -353,6 +353,29 @@ fn a_provider_taken_out_too_early_is_said_to_be_stuck_and_called_no_more() {
     assert!(stuck[0].text.contains("declare it again"), "{}", stuck[0].text);
 }
 
+#[test]
+fn what_an_undeclared_provider_and_forge_still_have_is_counted() {
+    let mut world = World::new(SMALL);
+    for job in 1..=3 {
+        world.hears(queued(job, "x"));
+    }
+    world.comes_online(1);
+    world.actions();
+    assert!(remuda_core::stuck(world.books()).is_empty());
+    let mut fleet = remuda_core::fleet::Fleet::clone(&world.books().fleet);
+    fleet.pools.clear();
+    fleet.providers.clear();
+    fleet.forges.clear();
+    world.controller.declare(fleet.into());
+    let stuck = remuda_core::stuck(world.books());
+    let said: Vec<_> = stuck.iter().map(|one| (one.what.as_str(), one.text.as_str())).collect();
+    let [("provider one", provider), ("forge github", forge)] = said[..] else {
+        panic!("{said:?}")
+    };
+    assert!(provider.contains("still has 3 instance(s)"), "{provider}");
+    assert!(forge.contains("still has 3 runner(s)"), "{forge}");
+}
+
 /// A world whose books are older than what they describe: they know nothing of runner 5.
 fn restored() -> World {
     let mut world = World::new(SMALL);
