@@ -388,3 +388,28 @@ fn look_finding(what: String, looked: remuda_core::snapshot::Looked, now: Timest
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use remuda_core::Change;
+    use remuda_core::fleet::Fleet;
+    use remuda_core::name::InstallationId;
+    use remuda_core::snapshot::Recovering;
+
+    use super::*;
+
+    #[test]
+    fn a_provider_that_cannot_be_seen_keeps_the_doubt_about_the_books_alive() {
+        let mut world =
+            Snapshot::new(InstallationId::new("test").unwrap(), Arc::new(Fleet::default()));
+        let why = "provider local makes instances on a, and this is b";
+        let plain = format!("{why}: nobody can list it before a replica there leads");
+        assert_eq!(unseen(&world, why), plain);
+        let doubt = Recovering { since: world.now, because: "instance 9 is ahead".into() };
+        world.apply(&[Change::Recovering(Some(doubt))]);
+        let told = unseen(&world, why);
+        assert!(told.starts_with(&plain) && told.ends_with("`remuda release books`"), "{told}");
+    }
+}
