@@ -30,7 +30,7 @@ const CATCH_UP_MAX: Duration = Duration::from_mins(2);
 /// Signed deliveries that are durably accepted per second
 ///
 /// A second process sends `workflow_job` deliveries of about 12 KB over kept connections to the real
-/// intake of a whole server: each is verified and stored in `SQLite`, with its flush, before it is
+/// intake of a whole server: each is verified and stored, with the disk's flush, before it is
 /// answered. The control loop decodes and plans all the while. Latencies are the sender's.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  remuda bench intake --seconds 5 --json")]
@@ -44,6 +44,9 @@ pub(super) struct Intake {
     /// Connections, each with one delivery under way
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     connections: u32,
+    /// Where the URL of an empty `PostgreSQL` database is, such as `env:NAME`, to measure it and not `SQLite`
+    #[arg(long, value_name = "REFERENCE")]
+    database: Option<String>,
     #[command(flatten)]
     json: Json,
 }
@@ -51,7 +54,7 @@ pub(super) struct Intake {
 impl Intake {
     pub(super) async fn run(self) -> anyhow::Result<Exit> {
         let mut end = pin!(ended_by_user());
-        let mut stage = Stage::start(scenery()).await?;
+        let mut stage = Stage::start(scenery(self.database.as_ref())).await?;
         let directory = stage.directory().to_owned();
         let played = stage.play(end.as_mut(), async |scene| self.measure(scene, &directory).await);
         let played = played.await;
@@ -123,7 +126,7 @@ fn outcome_per_second(outcome: &Outcome) -> f64 {
     accepted / outcome.seconds
 }
 
-fn scenery() -> Scenery {
+fn scenery(database: Option<&String>) -> Scenery {
     Scenery {
         backdrop: Backdrop {
             scopes: vec![format!("org:{OWNER}")],
@@ -135,6 +138,7 @@ fn scenery() -> Scenery {
             // The sandbox knows nothing of the jobs that are sent, and must not be asked.
             poll_seconds: 3600,
             idle_seconds: 60,
+            database: database.cloned(),
         },
         owners: vec![OwnerConfig {
             login: OWNER.into(),

@@ -117,6 +117,7 @@ fn scenery(min_idle: u32) -> Scenery {
             min_idle,
             poll_seconds: 60,
             idle_seconds: 60,
+            database: None,
         },
         owners: vec![OwnerConfig {
             login: OWNER.into(),

@@ -120,6 +120,7 @@ impl Demo {
                 min_idle: 0,
                 poll_seconds: if self.hardship { 2 } else { 10 },
                 idle_seconds: 2,
+                database: None,
             },
             owners: burst::owners(),
             faults: if self.hardship { hardship() } else { Faults::default() },

@@ -38,6 +38,8 @@ pub(crate) struct Backdrop {
     pub(crate) poll_seconds: u32,
     /// How long a runner may wait for a job, in seconds.
     pub(crate) idle_seconds: u32,
+    /// Where the URL of an empty database is, such as `env:NAME`; without one the books are in `SQLite`.
+    pub(crate) database: Option<String>,
 }
 
 /// What is known once the stage is being put up.
@@ -77,13 +79,18 @@ impl Backdrop {
         let program = std::env::current_exe().context("cannot find this program's own file")?;
         let path = |name: &str| text_of(&place.directory.join(name));
         let (key, secret) = (path("app.pem")?, path(SECRET)?);
+        // With a database that several servers may share, instances are on a machine that is named.
+        let (database, node) = match &self.database {
+            Some(reference) => (format!("database = {}\n", quoted(reference)), "node = \"here\"\n"),
+            None => (String::new(), ""),
+        };
         let mut text = format!(
-            "[server]\nlisten = {listen}\n\n\
+            "[server]\nlisten = {listen}\n{database}\n\
              [forge.{FORGE}]\napi = {api}\nscopes = {scopes}\n\
              polls = {{ starting = \"{poll}s\", runners = \"{poll}s\", job = \"{poll}s\" }}\n\
              demand = {{ sweep = \"{poll}s\", budget = 1000000 }}\n\n\
              [[forge.{FORGE}.app]]\nid = {app}\nprivate_key = {key}\nwebhook_secret = {secret}\n\n\
-             [provider.local]\nkind = \"process\"\ndirectory = {instances}\nmax = {max}\nlaunches = 4\n\
+             [provider.local]\nkind = \"process\"\n{node}directory = {instances}\nmax = {max}\nlaunches = 4\n\
              poll = \"{poll}s\"\nabsent = \"{poll}s\"\n\n\
              [image.runner]\ncommand = {command}\nenv = {env}\n\n\
              [tenant.default]\ncap = {cap}\n",
@@ -184,6 +191,7 @@ mod tests {
             min_idle: 0,
             poll_seconds: 2,
             idle_seconds: 3,
+            database: None,
         }
     }
 
@@ -203,6 +211,13 @@ mod tests {
         let fleet = parse(&[Source { name: "fleet.toml", text: &text }]).unwrap();
         assert_eq!(fleet.pools.len(), 4);
         assert_eq!(fleet.forges.values().map(|forge| forge.apps.len()).sum::<usize>(), 1);
+    }
+
+    #[test]
+    fn a_fleet_with_a_database_is_in_order() {
+        let shared = Backdrop { database: Some("env:URL".into()), ..backdrop(&[&["linux"]]) };
+        let fleet = parse(&[Source { name: "fleet.toml", text: &text(&shared) }]).unwrap();
+        assert!(fleet.server.database.is_some());
     }
 
     #[test]

@@ -187,6 +187,7 @@ fn backdrop() -> Backdrop {
         min_idle: 0,
         poll_seconds: 30,
         idle_seconds: 3600,
+        database: None,
     }
 }
 
