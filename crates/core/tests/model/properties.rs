@@ -293,6 +293,17 @@ fn difference(a: &Snapshot, b: &Snapshot) -> Option<String> {
     (a != b).then(|| "rows that are not durable, or more rows".into())
 }
 
+/// The books but for registrations that runners now gone have left: the listing in which a runner goes is
+/// the last that it explains, so the same listing, told again, notes its registration as a stray.
+fn without_leftovers(world: &World) -> Snapshot {
+    let mut books = world.books().clone();
+    let gone = |name| books.runner_named(name).is_none_or(|row| row.state == RunnerState::Gone);
+    let left = books.strays().filter(|(_, stray)| gone(&stray.name));
+    let left: Vec<Change> = left.map(|(key, _)| Change::Stray(key.clone(), None)).collect();
+    books.apply(&left);
+    books
+}
+
 fn in_pool(world: &Snapshot) -> BTreeMap<&str, usize> {
     let mut count = BTreeMap::new();
     for instance in world.instances().filter(|row| row.state < InstanceState::Gone) {
@@ -367,7 +378,8 @@ proptest! {
                 | Step::Registrations { .. } | Step::Instances { .. } | Step::Deregistered(_));
             once.turn(Vec::new());
             twice.turn(if repeated { seen } else { Vec::new() });
-            prop_assert_eq!(difference(once.books(), twice.books()), None);
+            let (once, twice) = (without_leftovers(&once), without_leftovers(&twice));
+            prop_assert_eq!(difference(&once, &twice), None);
         }
     }
 
