@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use common::shared::{Database, Front};
-use common::{Estate, REMUDA, Served, free_address};
+use common::{Estate, REMUDA, Served, a_while, burst, free_address};
 use remuda_sandbox::Config;
 
 /// A server of the pair.
@@ -55,25 +55,9 @@ impl Replica {
 }
 
 fn workflow(diary: &std::path::Path, jobs: usize) -> String {
-    let numbers: Vec<_> = (0..jobs).map(|n| n.to_string()).collect();
-    format!(
-        r"
-name: burst
-on: push
-jobs:
-  work:
-    runs-on: [self-hosted, linux]
-    strategy:
-      fail-fast: false
-      matrix: {{ n: [{numbers}] }}
-    steps:
-      - run: echo begin ${{{{ matrix.n }}}} $GITHUB_REPOSITORY >> {diary}
-      - run: sleep 0.$((RANDOM % 9 + 1))
-      - run: echo end ${{{{ matrix.n }}}} $GITHUB_REPOSITORY >> {diary}
-",
-        numbers = numbers.join(", "),
-        diary = diary.display(),
-    )
+    let note =
+        |what| format!("echo {what} ${{{{ matrix.n }}}} $GITHUB_REPOSITORY >> {}", diary.display());
+    burst(jobs, &[note("begin"), a_while(), note("end")])
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -49,24 +49,8 @@ impl Replica {
 
 /// Submits jobs and waits until the middle of them.
 async fn burst(estate: &Estate, number: u64) {
-    let numbers: Vec<_> = (0..BURST).map(|n| n.to_string()).collect();
-    let text = format!(
-        r"
-name: burst
-on: push
-jobs:
-  work:
-    runs-on: [self-hosted, linux]
-    strategy:
-      fail-fast: false
-      matrix: {{ n: [{numbers}] }}
-    steps:
-      - run: echo {number}-${{{{ matrix.n }}}} >> {diary}
-      - run: sleep 0.$((RANDOM % 9 + 1))
-",
-        numbers = numbers.join(", "),
-        diary = estate.path("diary").display(),
-    );
+    let note = format!("echo {number}-${{{{ matrix.n }}}} >> {}", estate.path("diary").display());
+    let text = common::burst(usize::try_from(BURST).unwrap(), &[note, common::a_while()]);
     estate.sandbox.submit("acme", "app", &text, 1).unwrap();
     let middle = BURST * number + BURST / 3;
     estate.until("the middle of a burst", |seen| seen.jobs_in("completed") >= middle).await;

@@ -12,7 +12,9 @@ use tokio::net::TcpStream;
 use crate::Length;
 use crate::cluster::Cluster;
 use crate::common::shared::Front;
-use crate::common::{Estate, Served, end_processes_below, free_address, left_in, processes_below};
+use crate::common::{
+    Estate, Served, a_while, burst, end_processes_below, free_address, left_in, processes_below,
+};
 use crate::tally::Tally;
 use crate::wire::{Weather, Wire};
 
@@ -153,26 +155,9 @@ impl Stage {
 
     fn workflow(&mut self, jobs: u64) -> String {
         self.batches += 1;
-        let numbers: Vec<_> = (0..jobs).map(|n| n.to_string()).collect();
-        format!(
-            r"
-name: chaos
-on: push
-jobs:
-  work:
-    runs-on: [self-hosted, linux]
-    strategy:
-      fail-fast: false
-      matrix: {{ n: [{numbers}] }}
-    steps:
-      - run: echo begin {batch}-${{{{ matrix.n }}}} >> {diary}
-      - run: sleep 0.$((RANDOM % 9 + 1))
-      - run: echo end {batch}-${{{{ matrix.n }}}} >> {diary}
-",
-            numbers = numbers.join(", "),
-            batch = self.batches,
-            diary = self.diary().display(),
-        )
+        let (batch, diary) = (self.batches, self.diary());
+        let note = |what| format!("echo {what} {batch}-${{{{ matrix.n }}}} >> {}", diary.display());
+        burst(usize::try_from(jobs).unwrap(), &[note("begin"), a_while(), note("end")])
     }
 
     fn diary(&self) -> PathBuf {

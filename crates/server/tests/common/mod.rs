@@ -217,6 +217,32 @@ cap = 20
     }
 }
 
+/// A workflow of so many jobs, each with these steps; `${{ matrix.n }}` is a job's number.
+pub fn burst(jobs: usize, steps: &[String]) -> String {
+    let numbers: Vec<_> = (0..jobs).map(|n| n.to_string()).collect();
+    let steps: Vec<_> = steps.iter().map(|step| format!("      - run: {step}\n")).collect();
+    format!(
+        r"
+name: burst
+on: push
+jobs:
+  work:
+    runs-on: [self-hosted, linux]
+    strategy:
+      fail-fast: false
+      matrix: {{ n: [{numbers}] }}
+    steps:
+{steps}",
+        numbers = numbers.join(", "),
+        steps = steps.concat(),
+    )
+}
+
+/// A step that takes between a tenth of a second and one.
+pub fn a_while() -> String {
+    "sleep 0.$((RANDOM % 9 + 1))".into()
+}
+
 pub fn left_in(instances: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(instances).into_iter().flatten().flatten();
     let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
