@@ -31,6 +31,16 @@ pub(crate) fn jit_configuration() -> Option<secrecy::SecretString> {
     read(remuda_core::fleet::JitBy::OFFICIAL).map(Into::into)
 }
 
+/// What holds glibc's allocator to two arenas (mallopt(3)).
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub(crate) const TWO_ARENAS: (&str, &str) = ("MALLOC_ARENA_MAX", "2");
+
+/// `MALLOC_ARENA_MAX`, `GLIBC_TUNABLES`: whether somebody has settled how glibc's allocator works.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub(crate) fn allocator_is_set() -> bool {
+    [TWO_ARENAS.0, "GLIBC_TUNABLES"].into_iter().any(|name| read(name).is_some())
+}
+
 /// `USER`: who gives an order, for the record.
 pub(crate) fn user() -> String {
     read("USER").unwrap_or_else(|| "someone".into())

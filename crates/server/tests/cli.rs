@@ -369,6 +369,20 @@ async fn a_person_holds_releases_and_drains_a_runner_and_reads_its_output() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_holds_its_allocator_to_two_arenas_and_its_runners_to_nothing() {
+    let site = served().await;
+    rows(&site.estate, &["get", "runners"], |rows| with(rows, "state", "idle").next().is_some());
+    let held = |pid: u32| {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
+        environment.split(|byte| *byte == 0).any(|entry| entry == b"MALLOC_ARENA_MAX=2")
+    };
+    assert!(held(site.server.borrow().as_ref().unwrap().pid()));
+    let runners = site.estate.processes();
+    assert!(!runners.is_empty() && !runners.into_iter().any(held));
+    assert_eq!(site.stop(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_person_drains_and_resumes_a_pool_and_the_job_says_so() {
     let site = served().await;
     let estate = &site.estate;

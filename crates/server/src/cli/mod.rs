@@ -1,6 +1,7 @@
 //! The command line: one file per verb or family of verbs.
 
 mod about;
+mod arenas;
 mod bench;
 mod client;
 mod demo;
@@ -108,6 +109,9 @@ pub fn main() -> ExitCode {
         Verb::Shim { args } => return remuda_provider::process::shim::main(args.into_iter()),
         verb => verb,
     };
+    if matches!(verb, Verb::Serve(_) | Verb::Bench(_)) {
+        arenas::hold_to_two();
+    }
     match run(verb) {
         Ok(exit) => exit.into(),
         Err(error) => failed(&error).into(),
