@@ -1,9 +1,11 @@
 //! Putting the server together: books, adapters, loop, listeners; and taking it apart again.
 
+use std::fs::File;
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use remuda_core::fleet::{Fleet, ProviderKind};
@@ -46,11 +48,41 @@ pub fn socket_path(state: &Path) -> PathBuf {
     state.join("remuda.sock")
 }
 
-/// Takes an address to listen on.
+/// How long what another process has may take to become free. A child of a server that was killed has
+/// its lock and its address too, from its fork until it has executed another program.
+const LET_GO_MAX: Duration = Duration::from_secs(3);
+/// Between two attempts meanwhile.
+const LET_GO_AGAIN: Duration = Duration::from_millis(20);
+
+/// Takes an address to listen on; waits a little for who is there to let go of it.
 pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| {
+    let bind = async || TcpListener::bind(address).await;
+    let bound = once_let_go(&address.to_string(), ErrorKind::AddrInUse, bind).await;
+    bound.with_context(|| {
         format!("cannot listen on {address}; is another server there? Choose with --listen")
     })
+}
+
+/// What `take` gives, if need be at the last attempt within [`LET_GO_MAX`] in which nobody has it.
+async fn once_let_go<T>(
+    what: &str,
+    had: ErrorKind,
+    take: impl AsyncFn() -> std::io::Result<T>,
+) -> std::io::Result<T> {
+    let begun = tokio::time::Instant::now();
+    let mut told = false;
+    loop {
+        match take().await {
+            Err(error) if error.kind() == had && begun.elapsed() < LET_GO_MAX => {
+                if !told {
+                    info!("waits for another process to let go of {what}");
+                }
+                told = true;
+                tokio::time::sleep(LET_GO_AGAIN).await;
+            }
+            taken => return taken,
+        }
+    }
 }
 
 /// A running server.
@@ -61,7 +93,7 @@ pub struct Server {
     tasks: Tasks,
     outside: Arc<Outside>,
     // Held until the end: it keeps every other server out of the state directory.
-    _lock: OwnedFd,
+    _lock: File,
 }
 
 impl Server {
@@ -77,7 +109,7 @@ impl Server {
     ) -> anyhow::Result<Self> {
         let Options { fleet, listener, state, shim, books: settings } = options;
         private_directory(&state)?;
-        let lock = lock(&state)?;
+        let lock = lock(&state).await?;
         let (store, holder) = Place::of(&fleet.server, &state)?.open(settings).await?;
         // Whose books they are decides which instances are ours; the rest is read by whoever leads.
         let installation = store.load().await?.installation;
@@ -151,23 +183,34 @@ pub(crate) fn private_directory(path: &Path) -> anyhow::Result<()> {
 
 /// The state directory is one server's at a time. The system releases the lock when the server ends,
 /// however it ends, so its successor need not wait for a lease to run out.
-pub(crate) fn lock(state: &Path) -> anyhow::Result<OwnedFd> {
+pub(crate) async fn lock(state: &Path) -> anyhow::Result<File> {
     let path = state.join("remuda.lock");
-    let file = std::fs::OpenOptions::new()
+    let mut file = File::options()
         .create(true)
         .truncate(false)
+        .read(true)
         .write(true)
         .open(&path)
         .with_context(|| format!("cannot open {}", path.display()))?;
-    let fd = OwnedFd::from(file);
-    match rustix::fs::flock(&fd, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(fd),
-        Err(rustix::io::Errno::WOULDBLOCK) => bail!(
-            "another server is running on {}; stop it, or choose another directory with --state",
-            state.display()
-        ),
-        Err(error) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+    let take = async || file.try_lock().map_err(std::io::Error::from);
+    match once_let_go(&path.display().to_string(), ErrorKind::WouldBlock, take).await {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => {
+            let mut holder = String::new();
+            // Who has yet to write itself down, or is of an older version, remains unnamed.
+            let _ = (&file).take(20).read_to_string(&mut holder);
+            let holder = holder.trim().parse().map(|pid: u32| format!(" (process {pid})"));
+            bail!(
+                "another server{} is running on {}; stop it, or choose another directory with \
+                 --state",
+                holder.unwrap_or_default(),
+                state.display()
+            )
+        }
+        taken => taken.with_context(|| format!("cannot lock {}", path.display()))?,
     }
+    // For the message above only, so a full disk is no obstacle.
+    let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+    Ok(file)
 }
 
 /// This machine's name.

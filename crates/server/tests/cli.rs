@@ -42,7 +42,8 @@ impl Ran {
     #[track_caller]
     fn refused(&self, code: i32, said: &[&str]) {
         assert_eq!(self.code, code, "{self:?}");
-        assert!(self.err.starts_with("error: "), "{self:?}");
+        let mut lines = self.err.lines().skip_while(|line| line.contains(" INFO "));
+        assert!(lines.next().is_some_and(|line| line.starts_with("error: ")), "{self:?}");
         for text in said {
             assert!(self.err.contains(text), "{text:?} is not said: {}", self.err);
         }
@@ -533,7 +534,7 @@ async fn a_server_that_cannot_start_says_what_stands_in_its_way() {
         .refused(1, &["cannot listen on", &taken, "--listen"]);
     let state = estate.state();
     remuda(&state, &["serve", "--fleet", &fleet, "--listen", "127.0.0.1:0"])
-        .refused(1, &["another server is running on", "--state"]);
+        .refused(1, &["another server (process ", "is running on", "--state"]);
     assert_eq!(site.stop(), Some(0));
 
     let port = remuda(&other, &["serve", "--fleet", &fleet, "--listen", "1.2.3.4:99999"]);
@@ -547,6 +548,29 @@ async fn a_server_that_cannot_start_says_what_stands_in_its_way() {
     assert!(bad.err.contains("fleet.toml:2:9: ") && !bad.err.contains("s3cret"), "{bad:?}");
 }
 
+/// A child of a server that was killed has its address and its lock until it has executed another program.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_waits_a_little_for_what_its_killed_predecessor_still_has() {
+    let estate = Estate::new(Config::default()).await;
+    std::fs::create_dir(estate.state()).unwrap();
+    let lock = std::fs::File::create(estate.state().join("remuda.lock")).unwrap();
+    lock.lock().unwrap();
+    let address = std::net::TcpListener::bind(estate.listen).unwrap();
+    let mut server = estate.serve();
+    let mut waits_for = |what: &str| {
+        let begun = Instant::now();
+        while !estate.log().contains(&format!("waits for another process to let go of {what}")) {
+            assert!(!server.has_ended() && begun.elapsed() < PATIENCE, "{what}: {}", estate.log());
+        }
+    };
+    waits_for(&estate.listen.to_string());
+    drop(address);
+    waits_for(&estate.state().join("remuda.lock").display().to_string());
+    drop(lock);
+    rows(&estate, &["get", "pools"], |rows| !rows.is_empty());
+    assert_eq!(server.stop(), Some(0));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_books_are_carried_over_once_no_server_works_on_them() {
     let site = served().await;
@@ -555,7 +579,8 @@ async fn the_books_are_carried_over_once_no_server_works_on_them() {
     let file = site.estate.directory.path().join("books.jsonl");
     let name = file.to_str().unwrap();
     assert_eq!(remuda(&state, &["store", "check"]).code, 0);
-    remuda(&state, &["store", "export", name]).refused(1, &["another server is running on"]);
+    remuda(&state, &["store", "export", name])
+        .refused(1, &["another server (process ", ") is running on"]);
     assert_eq!(site.stop(), Some(0));
 
     let done = remuda(&state, &["store", "export", name]);

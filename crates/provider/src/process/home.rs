@@ -131,7 +131,8 @@ impl Home {
     }
 
     /// True while whoever makes it lives and is not done. Asked before the record is read, or one that
-    /// is done in between would look dead.
+    /// is done in between would look dead. Also true for as long as a child of a maker that was killed has
+    /// not executed another program yet, which is over when the next listing asks.
     pub(crate) fn is_in_the_making(&self) -> io::Result<bool> {
         let Some(directory) = present(File::open(&self.0))? else { return Ok(false) };
         match directory.try_lock_shared() {

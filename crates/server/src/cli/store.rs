@@ -2,7 +2,6 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, BufWriter, Write};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -88,13 +87,13 @@ impl Where {
     }
 
     /// Keeps servers out of the state directory as long as it is held, if the books are there.
-    fn alone(&self, place: &Place) -> anyhow::Result<Option<OwnedFd>> {
+    async fn alone(&self, place: &Place) -> anyhow::Result<Option<File>> {
         match place {
             Place::Postgres(..) => Ok(None),
             Place::Sqlite(_) => {
                 let state = self.state.directory();
                 private_directory(&state)?;
-                lock(&state).map(Some)
+                lock(&state).await.map(Some)
             }
         }
     }
@@ -107,11 +106,13 @@ impl Store {
         | Verb::Export { at, .. }
         | Verb::Import { at, .. }) = &self.verb;
         let Some(place) = at.place()? else { return Ok(Exit::Failed) };
-        let _alone = match self.verb {
-            Verb::Check(_) => None,
-            Verb::Migrate(_) | Verb::Export { .. } | Verb::Import { .. } => at.alone(&place)?,
-        };
         runtime()?.block_on(async {
+            let _alone = match self.verb {
+                Verb::Check(_) => None,
+                Verb::Migrate(_) | Verb::Export { .. } | Verb::Import { .. } => {
+                    at.alone(&place).await?
+                }
+            };
             match &self.verb {
                 Verb::Migrate(_) => {
                     drop(place.open(Settings::default()).await?);
