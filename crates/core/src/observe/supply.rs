@@ -3,6 +3,7 @@
 //! A listing speaks only about the time at which it was asked. What it shows is believed at once; what
 //! it lacks is believed only where nothing else explains the lack.
 
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -57,9 +58,11 @@ pub(super) fn runners(
         }
     }
     changes.extend(younger_registration(world, &prefix, &listed));
+    let is_false = LazyCell::new(|| lacks_one_at_work(world, (forge, scope), asked_at, &listed));
     for (key, stray) in &world.strays {
         let here = key.forge == *forge && key.scope == *scope;
-        if here && !listed.contains_key(&key.id) && asked_at > stray.last_seen {
+        let lacks = here && !listed.contains_key(&key.id) && asked_at > stray.last_seen;
+        if lacks && !*is_false {
             changes.push(Change::Stray(key.clone(), None));
         }
     }
@@ -72,13 +75,41 @@ pub(super) fn runners(
             Registration::Removed => false,
         };
         let since = runner.since.at(RunnerState::Idle).unwrap_or(world.now);
-        if here && !overtaken && asked_at >= since + lag {
-            let change =
-                if connected { found(world, runner) } else { lacking(world, runner, asked_at) };
-            changes.extend(change);
+        if !here || overtaken || asked_at < since + lag {
+            continue;
+        }
+        if connected {
+            changes.extend(found(world, runner));
+        } else if !*is_false {
+            changes.extend(lacking(world, runner, asked_at));
         }
     }
     changes
+}
+
+/// True if a listing lacks a runner that was registered when it was asked and is at work as far as we
+/// were told: such a listing is false, and what else it lacks it may lack wrongly. If it is our books
+/// that are behind, they are until the job's end is told, or its instance's.
+fn lacks_one_at_work(
+    world: &Snapshot,
+    (forge, scope): (&ForgeName, &Scope),
+    asked_at: Timestamp,
+    listed: &BTreeMap<u64, &RunnerSeen>,
+) -> bool {
+    world.runners_in(RunnerState::Busy).any(|runner| {
+        let here = runner.forge == *forge && runner.scope == *scope;
+        let lacks =
+            matches!(runner.registration, Registration::Made(id) if !listed.contains_key(&id));
+        // A runner registers before its instance is made.
+        let later = [RunnerState::Starting, RunnerState::Idle, RunnerState::Busy];
+        let since = later.into_iter().filter_map(|state| runner.since.at(state)).min();
+        let is_at_work = runner.job.is_some() && runner.job_ended_at.is_none();
+        let runs = |row: &Instance| row.exit.is_none();
+        here && lacks
+            && is_at_work
+            && since.is_some_and(|since| since <= asked_at)
+            && world.instance(runner.instance).is_some_and(runs)
+    })
 }
 
 /// An idle runner was listed as connected: what an earlier listing lacked was a surprise.
@@ -216,8 +247,14 @@ pub(super) fn instances(
     let overtaken = overtaken(world, &subject, asked_at);
     let mut changes = vec![looked(world, subject, asked_at)];
     let mut listed = BTreeSet::new();
+    let mut named = BTreeSet::new();
     let mut highest = InstanceId(0);
     for seen in all {
+        let name = seen.runner.as_ref();
+        let carried = name.and_then(|name| world.runner_named(name));
+        if carried.is_some_and(|runner| runner.instance == seen.id) {
+            named.insert(seen.id);
+        }
         if !listed.insert(seen.id) {
             continue;
         }
@@ -229,7 +266,7 @@ pub(super) fn instances(
             None => changes.push(orphan(world, provider, asked_at, seen)),
         }
     }
-    let blank = is_blank(world, provider, asked_at, &listed);
+    let blank = is_blank(world, provider, asked_at, &named);
     for row in world.existing_instances().filter(|row| row.provider == *provider) {
         if !overtaken && !listed.contains(&row.id) {
             changes.extend(absent(world, row, asked_at, blank));
@@ -300,12 +337,16 @@ fn absent(world: &Snapshot, old: &Instance, asked_at: Timestamp, blank: bool) ->
                 return None;
             }
             let since = old.missing_since.unwrap_or(asked_at);
-            let destroyed = old.destroyed_at.is_some_and(|at| asked_at > at);
             let lasted = asked_at >= since + patience && old.missing_since.is_some();
             // A launch that was never answered may have made something all the same: only a destruction
             // proves that it has not.
             let answered = old.state > InstanceState::Launching;
-            if destroyed || lasted && answered && !blank {
+            let believed = match old.destroyed_at {
+                // What was asked before is no word on whether the destruction had its effect.
+                Some(destroyed_at) => asked_at > destroyed_at,
+                None => lasted && answered && !blank,
+            };
+            if believed {
                 row.enter(InstanceState::Gone, world.now);
             }
             row.missing_since = Some(since);
@@ -314,14 +355,15 @@ fn absent(world: &Snapshot, old: &Instance, asked_at: Timestamp, blank: bool) ->
     (row != *old).then(|| Change::Instance(Box::new(row)))
 }
 
-/// True if a listing lacks everything that it should show: more likely a provider's error than the end
-/// of everything at once. It need never be believed, because what really ended has another way out: the
-/// boot limit, the forge's listing, the forge's word on the job, and in the end a destruction that succeeds.
+/// True if a listing shows nothing of what it should: more likely a provider's error than the end of
+/// everything at once. An entry that bears one's number and does not name its runner may be anybody's. It
+/// need never be believed, because what really ended has another way out: the boot limit, the forge's
+/// listing, the forge's word on the job, and in the end a destruction that succeeds.
 fn is_blank(
     world: &Snapshot,
     provider: &ProviderName,
     asked_at: Timestamp,
-    listed: &BTreeSet<InstanceId>,
+    named: &BTreeSet<InstanceId>,
 ) -> bool {
     let mut expected = world
         .existing_instances()
@@ -333,7 +375,7 @@ fn is_blank(
                 && answered.is_some_and(|at| at < asked_at)
         })
         .peekable();
-    expected.peek().is_some() && expected.all(|row| !listed.contains(&row.id))
+    expected.peek().is_some() && expected.all(|row| !named.contains(&row.id))
 }
 
 fn orphan(

@@ -293,6 +293,94 @@ fn an_empty_listing_of_registrations_removes_nobody() {
     assert_eq!((world.runner_is(1), world.calls().len()), ("idle", 0));
 }
 
+// What a listing lacks is not believed while it lacks a runner that has a job.
+#[test]
+fn a_listing_of_registrations_that_lacks_a_runner_at_work_removes_nobody() {
+    let mut world = two_idle();
+    world.hears(runs(1, "linux").on(1, "small"));
+    for _ in 0..30 {
+        world.passes(60);
+        world.lists_instances("one", &[1, 2], &[]);
+        world.lists_runners("org:acme", &[]);
+    }
+    assert_eq!((world.runner_is(2), world.calls().len()), ("idle", 0));
+    // One that shows the runner at work may be right about the other.
+    for _ in 0..2 {
+        world.passes(60);
+        world.lists_runners("org:acme", &[1]);
+    }
+    assert_eq!((world.runner_is(2), world.runner(2).outcome), ("draining", Some(Outcome::Died)));
+}
+
+// A runner that has ended its job, or itself, is rightly lacked.
+#[test]
+fn a_listing_of_registrations_that_lacks_only_those_who_ended_is_believed() {
+    for exits in [false, true] {
+        let mut world = two_idle();
+        world.hears(runs(1, "linux").on(1, "small"));
+        world.passes(90);
+        if exits {
+            world.lists_instances("one", &[2], &[1]);
+        } else {
+            world.hears(ended(1, "linux").on(1, "small"));
+        }
+        for _ in 0..2 {
+            world.passes(60);
+            world.lists_runners("org:acme", &[]);
+        }
+        assert_eq!(world.runner(2).outcome, Some(Outcome::Died));
+    }
+}
+
+#[test]
+fn a_listing_of_registrations_is_false_only_of_its_own_place_and_time() {
+    // Who is at work elsewhere is rightly lacked.
+    let mut world = one_idle();
+    world.hears(queued(2, "linux").of("repo:solo/app"));
+    world.comes_online(2);
+    world.hears(runs(2, "linux").of("repo:solo/app").on(2, "small"));
+    for _ in 0..2 {
+        world.passes(60);
+        world.lists_runners("org:acme", &[]);
+    }
+    assert_eq!(world.runner(1).outcome, Some(Outcome::Died));
+    // So is who registered later.
+    let mut world = one_idle();
+    world.passes(60);
+    world.lists_runners("org:acme", &[]);
+    world.passes(60);
+    let (forge, scope, asked_at) = (crate::world::forge(), scope("org:acme"), world.now);
+    world.passes(1);
+    world.hears(queued(2, "linux"));
+    world.launched(2);
+    world.hears(runs(2, "linux").on(2, "small"));
+    world.sees(Observation::Runners { forge, scope, asked_at, all: Vec::new() });
+    assert_eq!(world.runner(1).outcome, Some(Outcome::Died));
+}
+
+// What it lists may still be believed, and what it lacks is not forgotten.
+#[test]
+fn a_listing_of_registrations_that_lacks_a_runner_at_work_is_believed_in_what_it_shows() {
+    let mut world = one_idle();
+    world.hears(runs(1, "linux").on(1, "small"));
+    world.hears(queued(2, "linux"));
+    world.launched(2);
+    let (id, name) = (77, "remuda-test-small-1".parse().unwrap());
+    let stray = RunnerSeen { id, name, online: false, busy: false };
+    let lists = |world: &mut World, all| {
+        world.passes(60);
+        let (forge, scope, asked_at) = (crate::world::forge(), scope("org:acme"), world.now);
+        world.sees(Observation::Runners { forge, scope, asked_at, all });
+    };
+    lists(&mut world, vec![stray]);
+    lists(&mut world, Vec::new());
+    assert_eq!(world.books().strays().count(), 1);
+    world.lists_runners("org:acme", &[2]);
+    assert_eq!((world.runner_is(2), world.books().strays().count()), ("idle", 1));
+    world.lists_runners("org:acme", &[1, 2]);
+    assert_eq!(world.books().strays().count(), 0);
+}
+
 // Architecture invariant 6.
 #[test]
 fn a_listing_that_a_newer_one_overtook_says_nothing_about_what_it_lacks() {
@@ -338,6 +426,40 @@ fn a_provider_that_shows_nothing_for_minutes_is_not_believed() {
     assert_eq!((world.runner_is(1), world.runner_is(2)), ("idle", "idle"));
     world.lists_instances("one", &[1, 2], &[]);
     assert_eq!(world.calls().len(), 0);
+}
+
+// The listing lies, and the destruction it was asked before has no effect.
+#[test]
+fn a_listing_asked_before_a_destruction_does_not_confirm_it() {
+    let mut world = one_busy();
+    world.passes(30);
+    world.lists_instances("one", &[], &[]);
+    world.hears(ended(1, "linux").on(1, "small"));
+    world.passes(60);
+    let (provider, asked_at) = ("one".parse().unwrap(), world.now);
+    let (instance, all) = (world.runner(1).instance, Vec::new());
+    world.sees(Observation::Destroyed { instance, asked_at: world.now });
+    world.sees(Observation::Instances { provider, asked_at, all });
+    assert_eq!(world.runner_is(1), "stopping");
+    world.passes(1);
+    world.lists_instances("one", &[], &[]);
+    assert_eq!(world.runner_is(1), "gone");
+}
+
+// Numbers alone are anybody's to give.
+#[test]
+fn a_provider_that_shows_only_a_number_of_ours_shows_nothing() {
+    for runner in [None, Some("remuda-other-small-1".parse().unwrap())] {
+        let mut world = two_idle();
+        for _ in 0..9 {
+            world.passes(30);
+            let (id, condition) = (world.runner(2).instance, Condition::Running);
+            let all = vec![InstanceSeen { id, runner: runner.clone(), node: None, condition }];
+            let (provider, asked_at) = ("one".parse().unwrap(), world.now);
+            world.sees(Observation::Instances { provider, asked_at, all });
+        }
+        assert_eq!((world.runner_is(1), world.runner_is(2)), ("idle", "idle"));
+    }
 }
 
 #[test]
