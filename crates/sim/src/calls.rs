@@ -160,6 +160,7 @@ fn register<R: Rules + Clone>(world: &mut World<R>, caller: (Caller, bool), laun
             online: false,
             job: None,
             had_job: false,
+            left_out: None,
             foreign: false,
         },
     );
@@ -389,6 +390,7 @@ pub(crate) fn place_foreigners<R: Rules + Clone>(world: &mut World<R>) {
                 online: false,
                 job: None,
                 had_job: true,
+                left_out: None,
                 foreign: true,
             },
         );

@@ -186,7 +186,8 @@ impl Hardship {
     };
 
     /// The worst, and listings that go on lying for longer than every grace.
-    pub const LYING: Self = Self { lies_last: Duration::from_hours(3), ..Self::HIGH };
+    pub const LYING: Self =
+        Self { level: Level::Lying, lies_last: Duration::from_hours(3), ..Self::HIGH };
 
     /// The level of that name.
     pub fn named(name: &str) -> Option<Self> {

@@ -84,6 +84,12 @@ pub(crate) fn land<R: Rules + Clone>(
     {
         all.push(estate::foreigner());
     }
+    if let Observation::Runners { scope, asked_at, all, .. } = &fact
+        && !caller.1
+        && world.lives(caller.0)
+    {
+        world.truth.listed(scope, *asked_at, all);
+    }
     calls::looked(world, caller, subject, fact);
 }
 

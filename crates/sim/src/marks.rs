@@ -14,6 +14,8 @@ pub enum Level {
     Normal,
     /// Everything at once.
     High,
+    /// Everything at once, and listings that lie for long.
+    Lying,
 }
 
 macro_rules! marks {
@@ -108,6 +110,9 @@ marks! {
         LostRunner = "the books noted that a runner was lost with its job",
         TimedOut = "a job ran past its pool's limit",
         WebhookAgesLate = "a webhook came days late",
+    }
+    Lying {
+        TakenForDeaf = "a runner was sent away because every listing left it out",
     }
 }
 

@@ -106,16 +106,47 @@ pub(crate) fn explained<R: Rules>(controller: &Controller<R>) -> Verdict {
     }
 }
 
-/// Of each row that changes: no state moves left, an ended attempt stays ended, and nothing that
-/// listens is taken for dead.
-pub(crate) fn chain(truth: &Truth, books: &Snapshot, change: &Change) -> Verdict {
+/// The runner that a change takes for dead although it really waits for a job.
+pub(crate) fn forsaken<'a>(
+    truth: &Truth,
+    books: &Snapshot,
+    change: &'a Change,
+) -> Option<&'a Runner> {
+    let Change::Runner(new) = change else { return None };
+    let known = books.runner(new.id);
+    let dies = new.state == RunnerState::Draining && new.outcome == Some(Outcome::Died);
+    (dies && known.is_none_or(|old| old.outcome.is_none()) && truth.listens(new)).then_some(new)
+}
+
+/// True if no fact told a runner that listens from one whose registration was used up (actions/runner
+/// #4617): listings in a row left it out for as long as they may lag, and each may have been right. None
+/// may if it also left out a runner that our books held to be at work when it was asked, and which is.
+///
+/// Such a runner may be sent away. That costs a boot and no job: its registration is removed first, which
+/// the forge refuses where it has handed it one. Not to send it away would let one that is really deaf
+/// starve the job it was made for, until its life ends.
+pub(crate) fn looks_deaf(truth: &Truth, books: &Snapshot, runner: &Runner) -> bool {
+    let Some((first, last)) = truth.left_out(runner.instance) else { return false };
+    let proves = |other: &&Runner| {
+        let left_out = truth.left_out(other.instance).is_some_and(|(_, last)| {
+            let later = [RunnerState::Starting, RunnerState::Idle, RunnerState::Busy];
+            later.iter().any(|state| other.since.at(*state).is_some_and(|at| at <= last))
+        });
+        other.scope == runner.scope
+            && other.job.is_some()
+            && other.job_ended_at.is_none()
+            && truth.job_on(other.instance).is_some()
+            && left_out
+    };
+    last >= first + books.fleet.grace.registration
+        && !books.runners_in(RunnerState::Busy).any(|other| proves(&other))
+}
+
+/// Of each row that changes: no state moves left, and an ended attempt stays ended.
+pub(crate) fn chain(books: &Snapshot, change: &Change) -> Verdict {
     match change {
         Change::Runner(new) => {
             let known = books.runner(new.id);
-            let dies = new.state == RunnerState::Draining && new.outcome == Some(Outcome::Died);
-            if dies && known.is_none_or(|old| old.outcome.is_none()) && truth.listens(new) {
-                return Err(format!("runner {} was taken for dead while it listens", new.id));
-            }
             let had = known.and_then(|old| old.job.as_ref());
             if had.is_some() && new.job.as_ref() != had {
                 return Err(format!("runner {} served one job and then another", new.id));

@@ -330,7 +330,10 @@ impl<R: Rules + Clone> World<R> {
             {
                 made.push((**row).clone());
             }
-            oracle::chain(&self.truth, self.database.books(), change)?;
+            if let Some(runner) = oracle::forsaken(&self.truth, self.database.books(), change) {
+                self.forsaken(runner)?;
+            }
+            oracle::chain(self.database.books(), change)?;
             self.database.write(std::slice::from_ref(change), 0);
         }
         self.database.write(&[], decoded);

@@ -487,9 +487,7 @@ impl<R: Rules + Clone> World<R> {
         let empty = self.rng.chance(hardship.listing_empty);
         let partial = self.rng.chance(hardship.listing_partial);
         let subject = look.subject();
-        if !hardship.lies_last.is_zero()
-            && self.emptied.get(&subject).is_some_and(|at| self.now.since(*at) < hardship.lies_last)
-        {
+        if self.is_lying(&subject) {
             return 1000;
         }
         if !(empty || partial) || !self.may_surprise(&subject) {
@@ -497,6 +495,12 @@ impl<R: Rules + Clone> World<R> {
         }
         self.mark(if empty { Mark::ListingEmpty } else { Mark::ListingPartial });
         if empty { 1000 } else { 500 }
+    }
+
+    /// True while listings of one kind go on coming back empty because one was wrong.
+    pub(crate) fn is_lying(&self, subject: &Subject) -> bool {
+        let last = self.hardship().lies_last;
+        self.emptied.get(subject).is_some_and(|at| self.now.since(*at) < last)
     }
 
     /// True if a listing may be wrong once more, which is then noted.

@@ -64,6 +64,9 @@ pub(crate) struct TrueRunner {
     pub(crate) online: bool,
     pub(crate) job: Option<u64>,
     pub(crate) had_job: bool,
+    /// When the earliest and the last of the listings were asked that have left it out, with none between
+    /// them that showed it connected, as it is.
+    pub(crate) left_out: Option<(Timestamp, Timestamp)>,
     /// It is another's.
     pub(crate) foreign: bool,
 }
@@ -293,6 +296,15 @@ impl Truth {
         .collect()
     }
 
+    /// Notes whom a listing of registrations left out although they are connected.
+    pub(crate) fn listed(&mut self, scope: &Scope, asked_at: Timestamp, all: &[RunnerSeen]) {
+        let shown: BTreeSet<u64> = all.iter().filter(|r| r.online).map(|r| r.id).collect();
+        for (id, runner) in self.runners.iter_mut().filter(|(_, r)| r.online && r.scope == *scope) {
+            let first = runner.left_out.map_or(asked_at, |(first, _)| first.min(asked_at));
+            runner.left_out = (!shown.contains(id)).then_some((first, asked_at));
+        }
+    }
+
     /// What a provider has.
     pub(crate) fn list_instances(&self, provider: &ProviderName) -> Vec<InstanceSeen> {
         let own = self.instances.iter().filter(|(_, instance)| instance.provider == *provider);
@@ -314,6 +326,12 @@ impl Truth {
         instance
             .and_then(|instance| self.runners.get(&instance.registration))
             .is_some_and(|runner| runner.online && runner.job.is_none())
+    }
+
+    /// When the listings were asked that have left out the registration on an instance, as far as it
+    /// is connected: the earliest and the last of them in a row.
+    pub(crate) fn left_out(&self, id: InstanceId) -> Option<(Timestamp, Timestamp)> {
+        self.runners.get(&self.instances.get(&id)?.registration)?.left_out
     }
 
     /// True if what runs on an instance could get a job.

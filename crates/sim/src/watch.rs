@@ -1,15 +1,16 @@
 //! Oracles over time: how long jobs wait although they could run, and how long something outside has no
-//! owner in our books. Only time in which the outside answers counts.
+//! owner in our books. Only time in which the outside answers, and does not hide what it has, counts.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use remuda_core::Timestamp;
 use remuda_core::controller::Rules;
-use remuda_core::runner::{InstanceId, RunnerState};
+use remuda_core::observation::Subject;
+use remuda_core::runner::{InstanceId, Runner, RunnerState};
 
-use crate::marks::Level;
-use crate::oracle::Verdict;
+use crate::marks::{Level, Mark};
+use crate::oracle::{Verdict, looks_deaf};
 use crate::run::World;
 use crate::truth::{TrueJob, Truth};
 
@@ -18,7 +19,7 @@ const fn wait_max(level: Level) -> Duration {
     match level {
         Level::None | Level::Low => Duration::from_mins(15),
         Level::Normal => Duration::from_hours(1),
-        Level::High => Duration::from_hours(4),
+        Level::High | Level::Lying => Duration::from_hours(4),
     }
 }
 
@@ -27,7 +28,7 @@ const fn ownerless_max(level: Level) -> Duration {
     match level {
         Level::None | Level::Low => Duration::from_mins(15),
         Level::Normal => Duration::from_mins(45),
-        Level::High => Duration::from_mins(100),
+        Level::High | Level::Lying => Duration::from_mins(100),
     }
 }
 
@@ -112,7 +113,7 @@ impl<R: Rules + Clone> World<R> {
         self.watch.loose.retain(|thing, _| loose.contains(thing));
         let most = ownerless_max(self.settings.hardship.level);
         for thing in loose {
-            if matches!(&thing, Thing::Instance(id) if held(id)) {
+            if matches!(&thing, Thing::Instance(id) if held(id)) || self.is_hidden(thing) {
                 continue;
             }
             let since = self.watch.loose.entry(thing).or_default();
@@ -122,6 +123,35 @@ impl<R: Rules + Clone> World<R> {
                 return Err(format!("{thing:?} has no owner"));
             }
         }
+        Ok(())
+    }
+}
+
+impl<R: Rules + Clone> World<R> {
+    /// True while the one listing that could show something lies.
+    fn is_hidden(&self, thing: Thing) -> bool {
+        let shown_by = match thing {
+            Thing::Instance(id) => {
+                let instance = self.truth.instances.get(&id);
+                instance.map(|one| Subject::Instances(one.provider.clone()))
+            }
+            Thing::Registration(id) => {
+                let seen = self.truth.runners.get(&id);
+                seen.map(|seen| Subject::Runners(self.truth.forge.clone(), seen.scope.clone()))
+            }
+        };
+        shown_by.is_some_and(|subject| self.is_lying(&subject))
+    }
+
+    /// A runner is taken for dead while it listens: right only while listings lie for so long that it
+    /// cannot be told from one that is deaf.
+    pub(crate) fn forsaken(&mut self, runner: &Runner) -> Verdict {
+        let lies = !self.settings.hardship.lies_last.is_zero();
+        if !lies || !looks_deaf(&self.truth, self.database.books(), runner) {
+            return Err(format!("runner {} was taken for dead while it listens", runner.id));
+        }
+        self.mark(Mark::TakenForDeaf);
+        self.waste += 1;
         Ok(())
     }
 }

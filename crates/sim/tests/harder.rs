@@ -90,6 +90,7 @@ fn the_hardest_world_is_harder_than_every_default_of_the_fleet() {
     let graces = [stray, registration, unexplained, destroy];
     for span in graces.into_iter().chain([starting, runners, sweep, job, boot, idle, finish]) {
         assert!(span < Hardship::LONGEST_PAUSE, "{span:?}");
+        assert!(span < Hardship::LYING.lies_last, "{span:?}");
     }
     for span in [lifetime, Quarantine::default().longest] {
         assert!(span < Hardship::LONGEST_DELAY, "{span:?}");

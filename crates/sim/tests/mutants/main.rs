@@ -8,6 +8,7 @@ mod jobs;
 mod supply;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use remuda_core::controller::Rules;
 use remuda_core::fleet::Fleet;
@@ -92,6 +93,26 @@ const LEAKY: Mutant = Mutant {
     ..SOUND
 };
 
+/// The worst world, with listings that lie for hours.
+const LYING: Mutant = Mutant { hardship: ("lying", Hardship::LYING), ..SOUND };
+
+/// Listings that lie for hours, of instances that outlive their destruction.
+const RETAINED: Mutant = Mutant {
+    hardship: (
+        "retained",
+        Hardship {
+            level: Level::Lying,
+            lies_last: Duration::from_hours(3),
+            listing_empty: 200,
+            leaks: 700,
+            delay_huge: 30,
+            ..Hardship::LOW
+        },
+    ),
+    jobs: 60,
+    ..SOUND
+};
+
 /// Most seeds tried before a wrong rule counts as not caught.
 const SEEDS: u64 = 150;
 
@@ -169,7 +190,7 @@ fn every_planted_bug_is_caught() {
 
 #[test]
 fn the_right_rules_pass_the_seeds_that_catch_wrong_ones() {
-    for mutant in [SOUND, CROWDED, DEAF, STALE, FORMER, LOST, LEAKY] {
+    for mutant in [SOUND, CROWDED, DEAF, STALE, FORMER, LOST, LEAKY, LYING, RETAINED] {
         for seed in 0..SEEDS / 3 {
             if let Err(failure) = simulate(mutant.settings(seed)) {
                 panic!("{failure} ({} jobs, hardship {})", mutant.jobs, mutant.hardship.0);

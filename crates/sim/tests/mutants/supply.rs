@@ -8,7 +8,7 @@ use remuda_core::runner::{Instance, InstanceState, LaunchCall, Outcome, Runner, 
 use remuda_core::snapshot::{Change, Looked};
 use remuda_core::{Action, Snapshot, Timestamp, actions, observe, settle};
 
-use crate::{DEAF, LEAKY, Mutant, SOUND, bent, instance, runner, sends_away};
+use crate::{DEAF, LEAKY, LYING, Mutant, RETAINED, SOUND, bent, instance, runner, sends_away};
 
 pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
@@ -79,7 +79,52 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         ..SOUND
     },
     Mutant { wrong: "instances without a row are left alone", actions: ignores_orphans, ..SOUND },
+    Mutant {
+        wrong: "a listing is believed although it lacks a runner at work",
+        observe: forgets_who_is_at_work,
+        ..LYING
+    },
+    Mutant {
+        wrong: "an entry that names no runner vouches for the rest of its listing",
+        observe: takes_numbers_for_names,
+        ..LYING
+    },
+    Mutant {
+        wrong: "a listing asked before a destruction confirms it",
+        observe: confirms_with_old_listings,
+        ..RETAINED
+    },
 ];
+
+/// Only those whom the listing lacks: of the others it says something.
+fn forgets_who_is_at_work(world: &Snapshot, seen: &Observation) -> Vec<Change> {
+    let Observation::Runners { all, .. } = seen else { return observe(world, seen) };
+    let lacks = |row: &&Runner| !all.iter().any(|seen| seen.name == row.name);
+    let busy = world.runners_in(RunnerState::Busy).filter(lacks);
+    observe(&bent(world, busy.map(|row| runner(Runner { job: None, ..row.clone() }))), seen)
+}
+
+fn takes_numbers_for_names(world: &Snapshot, seen: &Observation) -> Vec<Change> {
+    let mut seen = seen.clone();
+    if let Observation::Instances { all, .. } = &mut seen {
+        for one in all {
+            let row = world.instance(one.id).and_then(|row| world.runner(row.runner()?));
+            one.runner = one.runner.take().or_else(|| row.map(|row| row.name.clone()));
+        }
+    }
+    observe(world, &seen)
+}
+
+fn confirms_with_old_listings(world: &Snapshot, seen: &Observation) -> Vec<Change> {
+    let Observation::Instances { asked_at, .. } = seen else { return observe(world, seen) };
+    let younger = |row: &&Instance| {
+        let missing = row.missing_since.is_some_and(|at| *asked_at >= at + Duration::from_mins(1));
+        missing && row.destroyed_at.is_some_and(|at| *asked_at <= at)
+    };
+    let long_ago = Some(Timestamp::from_millis(0));
+    let bend = |row: &Instance| instance(Instance { destroyed_at: long_ago, ..row.clone() });
+    observe(&bent(world, world.instances().filter(younger).map(bend)), seen)
+}
 
 fn launches_again(world: &Snapshot) -> Vec<Action> {
     let late = world.instances().filter(|row| {

@@ -30,7 +30,7 @@ pub(super) struct Sim {
     /// Jobs of each history
     #[arg(long, default_value_t = 20)]
     jobs: u32,
-    /// none, low, normal or high
+    /// none, low, normal, high or lying
     #[arg(long, default_value = "normal")]
     hardship: String,
     #[command(flatten)]
@@ -40,7 +40,7 @@ pub(super) struct Sim {
 impl Sim {
     pub(super) fn run(self) -> anyhow::Result<Exit> {
         let Some(hardship) = Hardship::named(&self.hardship) else {
-            bail!("hardship {:?} is none of none, low, normal, high", self.hardship);
+            bail!("hardship {:?} is none of none, low, normal, high, lying", self.hardship);
         };
         let settings =
             Settings { seed: 0, jobs: self.jobs, hours: self.hours, hardship, trace: false };
