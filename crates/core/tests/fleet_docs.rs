@@ -1,6 +1,8 @@
 //! The reference page, the schema and the reader say the same.
 
 use remuda_core::fleet::{Absent, Fleet, Key, Problems, SCHEMA, Section, Source, parse};
+use remuda_core::label::LabelSet;
+use remuda_core::name::PoolName;
 
 const PAGE: &str = include_str!("../../../docs/fleet.md");
 
@@ -11,6 +13,9 @@ fn described(section: &Section) -> String {
         "forge.NAME.app" | "forge.NAME.hook" => format!("## `[[{}]]`", section.path),
         path => format!("## `[{path}]`"),
     };
+    if section.keys.is_empty() {
+        return format!("{title}\n\n{}\n", section.about);
+    }
     let rows: String = section.keys.iter().map(row).collect();
     format!(
         "{title}\n\n{}\n\n| key | takes | when absent | |\n| --- | --- | --- | --- |\n{rows}",
@@ -43,7 +48,11 @@ fn the_examples_of_the_page_are_one_good_fleet() {
     let sources: Vec<_> =
         blocks.iter().map(|text| Source { name: "docs/fleet.md", text }).collect();
     let fleet = parse(&sources).unwrap_or_else(|problems| panic!("{problems}"));
-    assert_eq!(fleet.pools.len(), 2);
+    let pools: Vec<_> = fleet.pools.keys().map(PoolName::as_str).collect();
+    assert_eq!(pools, ["board", "ci-amd64", "ci-amd64-big", "ci-arm64", "small"]);
+    let made = fleet.pools.values().nth(2).unwrap();
+    assert_eq!(made.labels, LabelSet::parse(["ci-amd64-big", "self-hosted", "x86_64"]).unwrap());
+    assert_eq!((made.max, made.limits.job.unwrap().as_secs()), (2, 7200));
 }
 
 /// Keys of a table, with their values in TOML.
@@ -79,6 +88,19 @@ const BASE: &[(&str, &str, Keys)] = &[
         &[("labels", "[\"a\"]"), ("provider", "\"local\""), ("image", "\"runner\""), ("max", "1")],
     ),
     ("pool.NAME.limits", "[pool.small.limits]", &[]),
+    ("template.NAME", "[template.common]", &[]),
+    (
+        "pool_matrix.NAME",
+        "[pool_matrix.many]",
+        &[
+            ("name", "\"many-{arch}\""),
+            ("axes", "{ arch = [\"amd64\", \"arm64\"] }"),
+            ("labels", "[\"{arch}\"]"),
+            ("provider", "\"local\""),
+            ("image", "\"runner\""),
+            ("max", "1"),
+        ],
+    ),
     ("grace", "[grace]", &[]),
     ("quarantine", "[quarantine]", &[]),
     ("tenant.default", "[tenant.default]", &[]),

@@ -6,7 +6,24 @@ use proptest::test_runner::{RngAlgorithm, RngSeed, TestRng};
 use remuda_core::fleet::{PROBLEMS_MAX, Problems, SCHEMA, Source, parse};
 use toml::de::DeTable;
 
-const GITHUB: &str = include_str!("../../../examples/github.toml");
+const GITHUB: &str = concat!(
+    r#"
+[template.small]
+provider = "board-farm"
+image = "official"
+max = 2
+limits = { job = "1h" }
+
+[pool_matrix.spread]
+use = "small"
+name = "spread-{arch}"
+labels = ["spread", "{arch:gnu}"]
+axes = { arch = ["amd64", "arm64"] }
+maps = { gnu = { amd64 = "x86_64", arm64 = "aarch64" } }
+
+"#,
+    include_str!("../../../examples/github.toml")
+);
 
 /// Keys and values of a good file, as byte ranges, each with its key's name.
 #[derive(Default)]
@@ -20,7 +37,9 @@ fn places(table: &DeTable<'_>, path: &[&str], into: &mut Places) {
     for (key, value) in table {
         let name: &str = key.get_ref();
         let own = match path {
-            ["forge" | "provider" | "image" | "pool" | "tenant"] => true,
+            ["forge" | "provider" | "image" | "template" | "pool" | "pool_matrix" | "tenant"]
+            | [.., "axes" | "maps"]
+            | [.., "maps", _] => true,
             [.., "env" | "needs" | "capacity"] => !matches!(name, "cpu" | "memory"),
             _ => false,
         };
@@ -120,6 +139,8 @@ fn misspelt_headers_are_found_where_they_stand() {
         ("[image.official]", "image"),
         ("[image.official.archive]", "archive"),
         ("[pool.linux]", "pool"),
+        ("[template.small]", "template"),
+        ("[pool_matrix.spread]", "pool_matrix"),
         ("[tenant.default]", "tenant"),
         ("[tenant.default]", "default"),
     ] {
@@ -146,10 +167,11 @@ fn a_hundred_dangling_references_are_found_where_they_stand() {
         .iter()
         .filter(|(range, key, _)| {
             // Not the headers, which declare.
-            matches!(key.as_str(), "provider" | "image") && GITHUB[range.clone()].starts_with('"')
+            matches!(key.as_str(), "provider" | "image" | "use")
+                && GITHUB[range.clone()].starts_with('"')
         })
         .collect();
-    assert_eq!(references.len(), 4);
+    assert_eq!(references.len(), 7);
     for _ in 0..100 {
         let (range, _, _) = references[random(references.len())];
         let name = GITHUB[range.clone()].trim_matches('"');

@@ -64,7 +64,7 @@ pub(super) fn nearest<'a>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::schema::POOL;
+    use super::super::pools::POOL;
     use super::*;
 
     #[test]

@@ -3,7 +3,9 @@
 //! Secrets are only ever named here, by the place they are read from.
 
 mod demand;
+mod expand;
 mod grace;
+mod matrix;
 mod meant;
 mod parse;
 mod pools;

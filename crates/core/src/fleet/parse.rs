@@ -2,14 +2,16 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use serde_spanned::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::Fleet;
+use super::expand::{self, Made};
 use super::grace;
 use super::pools;
-use super::problem::{Basis, Found, Place, Problems, Source, show};
+use super::problem::{Basis, Found, Place, Problems, Source, bases, show, source_of};
 use super::read::{Item, Named, Reader, Table};
 use super::schema::{Absent, ROOT};
 use super::section::{self, Declared};
@@ -25,15 +27,20 @@ const RECOVER_BYTES_MAX: usize = 1 << 20;
 /// nothing twice. Gives the whole fleet, or all that is wrong with it.
 pub fn parse(files: &[Source<'_>]) -> Result<Fleet, Problems> {
     let mut reader = Reader::default();
+    let bases = bases(files);
+    let sources = bases.iter().zip(files);
     let readable: Vec<_> =
-        (0..).zip(files).map(|(file, source)| readable(&mut reader, file, source.text)).collect();
-    let documents: Vec<_> =
-        (0..).zip(&readable).map(|(file, text)| document(&mut reader, file, text)).collect();
+        sources.map(|(base, source)| readable(&mut reader, *base, source.text)).collect();
+    let documents: Vec<_> = bases
+        .iter()
+        .zip(&readable)
+        .map(|(base, text)| document(&mut reader, *base, text))
+        .collect();
     let fleet = fleet(&mut reader, &documents);
 
     let syntax = |found: &&Found| found.basis == Basis::Syntax;
     let broken: BTreeSet<usize> =
-        reader.found.iter().filter(syntax).map(|found| found.at.file).collect();
+        reader.found.iter().filter(syntax).map(|found| source_of(&bases, found.at)).collect();
     if !broken.is_empty() {
         // What seems to be missing may stand in what could not be read.
         reader.found.retain(|found| found.basis != Basis::Unwritten);
@@ -46,15 +53,15 @@ pub fn parse(files: &[Source<'_>]) -> Result<Fleet, Problems> {
 
 /// The text without the tables that are not TOML, each of which is noted once. What is left stands
 /// where it stood: an open bracket would otherwise make nonsense of everything behind it.
-fn readable<'a>(reader: &mut Reader, file: usize, text: &'a str) -> Cow<'a, str> {
+fn readable<'a>(reader: &mut Reader, base: usize, text: &'a str) -> Cow<'a, str> {
     if text.len() > SOURCE_BYTES_MAX {
         let message = format!("it has {} bytes; at most {SOURCE_BYTES_MAX} are read", text.len());
-        reader.syntax(Place { file, start: 0, end: 0 }, message);
+        reader.syntax(Place { start: base, end: base }, message);
         return Cow::Borrowed("");
     }
     let Err(first) = DeTable::parse(text) else { return Cow::Borrowed(text) };
     if text.len() > RECOVER_BYTES_MAX {
-        reader.syntax(Place::new(file, first.span().unwrap_or(0..0)), first.message());
+        reader.syntax(place(base, first.span()), first.message());
         return Cow::Borrowed("");
     }
     let mut kept = String::with_capacity(text.len());
@@ -67,7 +74,7 @@ fn readable<'a>(reader: &mut Reader, file: usize, text: &'a str) -> Cow<'a, str>
             Err(error) => {
                 let at = error.span().unwrap_or(0..0);
                 let at = start + at.start.min(table.len())..start + at.end.min(table.len());
-                reader.syntax(Place::new(file, at), error.message());
+                reader.syntax(place(base, Some(at)), error.message());
                 kept.extend(table.bytes().map(|b| if b == b'\n' { '\n' } else { ' ' }));
             }
         }
@@ -75,29 +82,66 @@ fn readable<'a>(reader: &mut Reader, file: usize, text: &'a str) -> Cow<'a, str>
     Cow::Owned(kept)
 }
 
+/// Where a stretch of the source is that begins at `base`; its first byte if there is none.
+fn place(base: usize, span: Option<Range<usize>>) -> Place {
+    let span = span.unwrap_or(0..0);
+    Place { start: base + span.start, end: base + span.end }
+}
+
 /// Reads one source as TOML. Each of its tables is; they may still say something twice.
-fn document<'a>(reader: &mut Reader, file: usize, text: &'a str) -> Spanned<DeValue<'a>> {
+fn document<'a>(reader: &mut Reader, base: usize, text: &'a str) -> Spanned<DeValue<'a>> {
     let (document, errors) = DeTable::parse_recoverable(text);
     for error in errors {
-        reader.syntax(Place::new(file, error.span().unwrap_or(0..0)), error.message());
+        reader.syntax(place(base, error.span()), error.message());
     }
-    Spanned::new(0..0, DeValue::Table(document.into_inner()))
+    moved(Spanned::new(0..0, DeValue::Table(document.into_inner())), base)
+}
+
+/// The same value, with all within it standing `by` bytes further on.
+fn moved(value: Spanned<DeValue<'_>>, by: usize) -> Spanned<DeValue<'_>> {
+    if by == 0 {
+        return value;
+    }
+    let span = value.span();
+    let span = span.start + by..span.end + by;
+    let value = match value.into_inner() {
+        DeValue::Array(array) => {
+            DeValue::Array(array.into_iter().map(|entry| moved(entry, by)).collect())
+        }
+        DeValue::Table(table) => DeValue::Table(
+            table
+                .into_iter()
+                .map(|(name, value)| {
+                    let at = name.span();
+                    let at = at.start + by..at.end + by;
+                    (Spanned::new(at, name.into_inner()), moved(value, by))
+                })
+                .collect(),
+        ),
+        plain @ (DeValue::String(_)
+        | DeValue::Integer(_)
+        | DeValue::Float(_)
+        | DeValue::Boolean(_)
+        | DeValue::Datetime(_)) => plain,
+    };
+    Spanned::new(span, value)
 }
 
 /// The parts of all sources, by their key in the root.
-type Parts<'a> = BTreeMap<&'static str, Vec<Named<'a>>>;
+pub(super) type Parts<'a> = BTreeMap<&'static str, Vec<Named<'a>>>;
 
 fn fleet(r: &mut Reader, documents: &[Spanned<DeValue<'_>>]) -> Fleet {
     let mut fleet = Fleet::default();
     let mut parts = Parts::new();
-    for (file, value) in documents.iter().enumerate() {
-        let item = Item { file, value };
+    for value in documents {
+        let item = Item { value };
         r.enter("");
         r.find_secrets(item);
         let Some(root) = r.table(&ROOT, item) else { continue };
         gather(r, &root, &mut parts);
     }
-    let declared = declared(r, &parts);
+    let pools = expand::pools(r, &parts);
+    let declared = declared(r, &parts, &pools);
     let mut part = |name| parts.remove(name).unwrap_or_default();
 
     for server in part("server") {
@@ -122,8 +166,16 @@ fn fleet(r: &mut Reader, documents: &[Spanned<DeValue<'_>>]) -> Fleet {
         fleet.images.extend(image.map(|image| (image.name.clone(), image)));
     }
     fleet.tenants = tenants(r, &part("tenant"), &declared);
-    let drafts: Vec<_> =
-        part("pool").into_iter().filter_map(|named| pools::pool(r, named, &declared)).collect();
+    r.partial = true;
+    for named in part("template") {
+        pools::template(r, named, &declared);
+    }
+    let mut drafts = Vec::new();
+    for made in &pools {
+        r.partial = made.partial;
+        drafts.extend(pools::pool(r, made.named(), &declared));
+    }
+    r.partial = false;
     pools::check(r, &drafts, &fleet);
     let pools = drafts.into_iter().filter_map(|draft| draft.pool);
     fleet.pools = pools.map(|pool| (pool.name.clone(), pool)).collect();
@@ -174,15 +226,25 @@ fn declare(kind: &str) -> String {
 }
 
 /// The names that may be referred to; notes kinds of which there must be one and is none.
-fn declared<'a>(r: &mut Reader, parts: &Parts<'a>) -> Declared<'a> {
+fn declared<'a>(r: &mut Reader, parts: &Parts<'a>, pools: &'a [Made<'_>]) -> Declared<'a> {
     let mut declared = Declared::new();
+    let start = Place { start: 0, end: 0 };
+    let mut seen = BTreeSet::new();
+    for made in pools {
+        if !seen.insert(&*made.name) {
+            r.enter("");
+            r.note(made.at, format!("pool {} is declared twice", quote(&made.name)), None);
+        }
+    }
+    if ["pool", "pool_matrix"].iter().all(|kind| parts.get(kind).is_none_or(Vec::is_empty)) {
+        r.miss(start, "no pool is declared", Some(declare("pool")));
+    }
     for key in ROOT.keys {
         match parts.get(key.name) {
             Some(named) if !named.is_empty() => {
                 declared.insert(key.name, named.iter().map(|named| named.name).collect());
             }
             None if key.absent == Absent::Required => {
-                let start = Place { file: 0, start: 0, end: 0 };
                 r.miss(start, format!("no {} is declared", key.name), Some(declare(key.name)));
             }
             Some(_) | None => {}

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::meant::nearest;
 use super::read::{Field, Named, Reader, Table};
-use super::schema::{LIMITS, POOL};
+use super::schema::Absent::{Means, Required, Without};
+use super::schema::{AMOUNT, COUNT, DURATION, NONE, SCOPES, Section, key, part};
 use super::section::{Declared, amounts, declared_name, forge_of, scope, served};
 use super::value::quote;
 use super::{Fleet, ProviderKind};
@@ -31,7 +32,18 @@ pub(super) fn pool<'a>(
 ) -> Option<Draft<'a>> {
     r.enter(here(named));
     let name = declared_name(r, named, PoolName::new);
+    read(r, named, declared, name)
+}
+
+fn read<'a>(
+    r: &mut Reader,
+    named: Named<'a>,
+    declared: &Declared<'_>,
+    name: Option<PoolName>,
+) -> Option<Draft<'a>> {
     let table = r.table(&POOL, named.item)?;
+    // Which template it is has been looked up before.
+    table.get("use").map(|field| r.text(field));
     let labels = r.required(&table, "labels").and_then(|field| labels(r, field));
     let provider = r.required(&table, "provider").and_then(|field| {
         let name = r.reference(field, declared.get("provider"))?;
@@ -74,6 +86,13 @@ pub(super) fn pool<'a>(
         })
     };
     Some(Draft { pool: pool(), named, table, scopes, max, min_idle })
+}
+
+/// Notes what is wrong with a template, as far as that can be seen without the pools that use it.
+pub(super) fn template(r: &mut Reader, named: Named<'_>, declared: &Declared<'_>) {
+    r.enter(format!("template {}", quote(named.name)));
+    let name = declared_name(r, named, PoolName::new);
+    read(r, named, declared, name);
 }
 
 fn here(named: Named<'_>) -> String {
@@ -268,3 +287,149 @@ fn mixed(one: &Pool, other: &Pool, fleet: &Fleet) -> bool {
         Scope::Organization(_) | Scope::Enterprise(_) => same_group,
     })
 }
+
+pub(super) static POOL: Section = Section {
+    path: "pool.NAME",
+    about: "Runners of one kind.",
+    keys: &[
+        key(
+            "use",
+            "the name of a template",
+            "\"common\"",
+            Without("all stands here"),
+            "Whose keys it takes where it has none of its own; tables such as `limits` key by key.",
+            &["extends", "inherit", "inherits", "template", "from", "base"],
+        ),
+        key(
+            "labels",
+            "a list of labels",
+            "[\"self-hosted\", \"riscv64\"]",
+            Required,
+            "What its runners offer; a job must ask for nothing else. Nothing is added by itself.",
+            &["tags", "runs_on", "label"],
+        ),
+        key(
+            "provider",
+            "the name of a provider",
+            "\"local\"",
+            Required,
+            "Who makes its instances.",
+            NONE,
+        ),
+        key("image", "the name of an image", "\"runner\"", Required, "What they run.", NONE),
+        key(
+            "forge",
+            "the name of a forge",
+            "\"github\"",
+            Without("the only one"),
+            "Where its runners register.",
+            NONE,
+        ),
+        key(
+            "scopes",
+            SCOPES,
+            "[\"org:acme\", \"repo:me/app\"]",
+            Means("[]"),
+            "The scopes it serves; none listed means any that asks.",
+            &["owners", "orgs", "repos", "repositories"],
+        ),
+        key(
+            "group",
+            "the name of a runner group",
+            "\"riscv\"",
+            Without("the forge's `group`"),
+            "The runner group its organization runners join; made if missing.",
+            &["runner_group"],
+        ),
+        part(
+            "needs",
+            Without("nothing is counted but `max`"),
+            "What each instance takes.",
+            &["resources", "requests"],
+        ),
+        key(
+            "max",
+            COUNT,
+            "10",
+            Required,
+            "Most instances at any time.",
+            &["max_runners", "maximum", "limit"],
+        ),
+        key(
+            "min_idle",
+            "a whole number",
+            "0",
+            Means("0"),
+            "Idle runners to keep in every listed scope.",
+            &["min", "min_runners", "warm", "idle", "minimum"],
+        ),
+        key(
+            "mode",
+            "`\"lazy\"`, `\"balanced\"` or `\"aggressive\"`",
+            "\"lazy\"",
+            Without("every job gets its runner at once"),
+            "How eagerly it grows and shrinks.",
+            &["scaling", "scaling_mode"],
+        ),
+        part("limits", Without("its defaults"), "How long each phase may take.", &["timeouts"]),
+    ],
+};
+
+pub(super) static NEEDS: Section = Section {
+    path: "pool.NAME.needs",
+    about: "What each instance takes of its machine.",
+    keys: &[AMOUNT],
+};
+
+pub(super) static LIMITS: Section = Section {
+    path: "pool.NAME.limits",
+    about: "How long a runner may stay in each phase.",
+    keys: &[
+        key(
+            "boot",
+            DURATION,
+            "\"5m\"",
+            Means("\"5m\""),
+            "From launch to online.",
+            &["start", "startup"],
+        ),
+        key(
+            "idle",
+            DURATION,
+            "\"5m\"",
+            Means("\"5m\""),
+            "Online without a job, when nothing needs it.",
+            NONE,
+        ),
+        key(
+            "lifetime",
+            DURATION,
+            "\"24h\"",
+            Means("\"24h\""),
+            "From launch, while without a job.",
+            &["max_age", "ttl"],
+        ),
+        key(
+            "job",
+            DURATION,
+            "\"6h\"",
+            Without("the forge's own limit"),
+            "On its job; the one limit that may end a running job.",
+            &["job_timeout", "timeout"],
+        ),
+        key(
+            "finish",
+            DURATION,
+            "\"30s\"",
+            Means("\"30s\""),
+            "From its job's end to its own exit.",
+            &["grace"],
+        ),
+    ],
+};
+
+pub(super) static TEMPLATE: Section = Section {
+    path: "template.NAME",
+    about: "What pools have in common: any keys of `[pool.NAME]`, `use` among them.",
+    keys: &[],
+};

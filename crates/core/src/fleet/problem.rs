@@ -128,11 +128,9 @@ impl fmt::Display for Problems {
 
 impl Error for Problems {}
 
-/// A stretch of one source, in bytes.
+/// A stretch of the sources, in bytes, as if they stood one behind the other: see [`bases`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
-    /// Which source.
-    pub file: usize,
     /// Its first byte.
     pub start: usize,
     /// The byte after its last.
@@ -140,9 +138,28 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn new(file: usize, span: Range<usize>) -> Self {
-        Self { file, start: span.start, end: span.end }
+    pub(super) fn new(span: Range<usize>) -> Self {
+        Self { start: span.start, end: span.end }
     }
+}
+
+/// Where each source begins. Between two is a byte of neither, so that a place at the end of one is not
+/// in the next.
+pub(super) fn bases(sources: &[Source<'_>]) -> Vec<usize> {
+    let mut next = 0;
+    sources
+        .iter()
+        .map(|source| {
+            let base = next;
+            next += source.text.len() + 1;
+            base
+        })
+        .collect()
+}
+
+/// The number of the source that a place is in.
+pub(super) fn source_of(bases: &[usize], at: Place) -> usize {
+    bases.partition_point(|base| *base <= at.start).saturating_sub(1)
 }
 
 /// What a problem rests on.
@@ -156,13 +173,22 @@ pub(super) enum Basis {
     Syntax,
 }
 
-/// A problem before its line is looked up. Ordered by place.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// A problem before its line is looked up.
+#[derive(Clone, Debug)]
 pub(super) struct Found {
     pub at: Place,
     pub basis: Basis,
     pub message: String,
     pub help: Option<String>,
+    /// What was being read: `pool "rvv"`; empty for the file itself.
+    pub here: String,
+}
+
+impl Found {
+    /// Problems are shown in this order. What many pools take from one template is one problem.
+    fn order(&self) -> (Place, Basis, &str, Option<&str>) {
+        (self.at, self.basis, &self.message, self.help.as_deref())
+    }
 }
 
 /// Looks the problems' lines up. `more` problems were counted but not kept; `secrets` are places
@@ -174,37 +200,51 @@ pub(super) fn show(
     secrets: &[Place],
     broken: &BTreeSet<usize>,
 ) -> Problems {
-    found.sort();
-    found.dedup();
+    found.sort_by(|one, other| one.order().cmp(&other.order()));
+    found.dedup_by(|one, other| one.order() == other.order());
     let more = more + found.len().saturating_sub(PROBLEMS_MAX);
     found.truncate(PROBLEMS_MAX);
+    let bases = bases(sources);
     let shown = found
         .into_iter()
         .map(|found| {
-            let source = sources.get(found.at.file).copied();
+            let file = source_of(&bases, found.at);
+            let source = sources.get(file).copied();
             let source = source.unwrap_or(Source { name: "fleet file", text: "" });
-            let guard = broken.contains(&found.at.file);
-            problem(source, found, secrets, guard)
+            let base = bases.get(file).copied().unwrap_or(0);
+            problem(source, base, found, secrets, broken.contains(&file))
         })
         .collect();
     Problems { shown, more }
 }
 
-fn problem(source: Source<'_>, found: Found, secrets: &[Place], guard: bool) -> Problem {
+/// A stretch of all sources as one of the source that begins at `base`.
+fn within(base: usize, at: Place) -> Range<usize> {
+    at.start.saturating_sub(base)..at.end.saturating_sub(base)
+}
+
+fn problem(
+    source: Source<'_>,
+    base: usize,
+    found: Found,
+    secrets: &[Place],
+    guard: bool,
+) -> Problem {
     let text = source.text;
-    let start = floor(text, found.at.start);
+    let at = within(base, found.at);
+    let start = floor(text, at.start);
     let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
     let line_end = text[start..].find('\n').map_or(text.len(), |at| start + at);
     let line_end = line_start + text[line_start..line_end].trim_end_matches('\r').len();
     // A place at a line's very end, such as a missing value, lies after its last character.
     let start = start.min(line_end);
-    let end = floor(text, found.at.end).clamp(start, line_end);
+    let end = floor(text, at.end).clamp(start, line_end);
 
     let window_start = floor(text, line_start.max(start.saturating_sub(WINDOW_BYTES)));
     let window_end = floor(text, line_end.min(start + WINDOW_BYTES));
     let mut hidden: Vec<Range<usize>> = secrets
         .iter()
-        .filter(|place| place.file == found.at.file)
+        .map(|place| within(base, *place))
         .map(|place| place.start.max(window_start)..place.end.min(window_end))
         .filter(|range| range.start < range.end)
         .collect();
@@ -222,7 +262,10 @@ fn problem(source: Source<'_>, found: Found, secrets: &[Place], guard: bool) -> 
         file: source.name.into(),
         line: text[..line_start].bytes().filter(|b| *b == b'\n').count() + 1,
         column: text[line_start..start].chars().count() + 1,
-        message: found.message,
+        message: match found.here.as_str() {
+            "" => found.message,
+            here => format!("{here}: {}", found.message),
+        },
         help: found.help,
         line_text,
         caret,

@@ -24,13 +24,12 @@ const LIST_MAX: usize = 1000;
 /// A value where it stands.
 #[derive(Clone, Copy)]
 pub(super) struct Item<'a> {
-    pub file: usize,
     pub value: &'a Spanned<DeValue<'a>>,
 }
 
 impl<'a> Item<'a> {
     pub(super) fn place(self) -> Place {
-        Place::new(self.file, self.value.span())
+        Place::new(self.value.span())
     }
 
     fn get(self) -> &'a DeValue<'a> {
@@ -55,7 +54,7 @@ impl<'a> Field<'a> {
     /// Where the entry of this number stands, if the value is a list.
     pub(super) fn entry_place(self, index: usize) -> Place {
         let entry = self.item.get().as_array().and_then(|array| array.get(index));
-        entry.map_or(self.place(), |entry| Place::new(self.item.file, entry.span()))
+        entry.map_or(self.place(), |entry| Place::new(entry.span()))
     }
 
     pub(super) fn value(self) -> &'a DeValue<'a> {
@@ -99,6 +98,8 @@ pub(super) struct Reader {
     pub more: usize,
     /// What no message may show.
     pub secrets: Vec<Place>,
+    /// What is being read is a part of something, such as a template: keys may be missing.
+    pub partial: bool,
 }
 
 impl Reader {
@@ -117,11 +118,8 @@ impl Reader {
             self.more += 1;
             return;
         }
-        let message = match self.here.as_str() {
-            "" => message.to_string(),
-            here => format!("{here}: {message}"),
-        };
-        self.found.push(Found { at, basis, message, help });
+        let (here, message) = (self.here.clone(), message.to_string());
+        self.found.push(Found { at, basis, message, help, here });
     }
 
     /// Notes that what is written at `at` is wrong.
@@ -129,8 +127,11 @@ impl Reader {
         self.push(at, Basis::Written, &message.to_string(), help);
     }
 
-    /// Notes that something is not written.
+    /// Notes that something is not written, unless it may be elsewhere.
     pub(super) fn miss(&mut self, at: Place, message: impl Display, help: Option<String>) {
+        if self.partial {
+            return;
+        }
         self.push(at, Basis::Unwritten, &message.to_string(), help);
     }
 
@@ -141,13 +142,12 @@ impl Reader {
 
     /// Keeps the texts and numbers within a value out of every message.
     pub(super) fn hide(&mut self, item: Item<'_>) {
-        let inner = |value| Item { file: item.file, value };
         if let Some(table) = item.get().as_table() {
-            table.iter().for_each(|(_, value)| self.hide(inner(value)));
+            table.iter().for_each(|(_, value)| self.hide(Item { value }));
         } else if let Some(array) = item.get().as_array()
             && array.first().is_some_and(|first| first.get_ref().is_table())
         {
-            array.iter().for_each(|value| self.hide(inner(value)));
+            array.iter().for_each(|value| self.hide(Item { value }));
         } else {
             self.secrets.push(item.place());
         }
@@ -156,16 +156,15 @@ impl Reader {
     /// Notes every text within that is a secret by its form, wherever it stands, and hides what
     /// stands under a secret's name, even where nothing is to be read.
     pub(super) fn find_secrets(&mut self, item: Item<'_>) {
-        let inner = |value| Item { file: item.file, value };
         if let Some(table) = item.get().as_table() {
             for (name, value) in table {
                 if meant::names_secret(name.get_ref()) || value::names_secret(name.get_ref()) {
-                    self.hide_all_but_references(inner(value));
+                    self.hide_all_but_references(Item { value });
                 }
-                self.find_secrets(inner(value));
+                self.find_secrets(Item { value });
             }
         } else if let Some(array) = item.get().as_array() {
-            array.iter().for_each(|value| self.find_secrets(inner(value)));
+            array.iter().for_each(|value| self.find_secrets(Item { value }));
         } else if let Some((_, what)) = item.get().as_str().and_then(secret_at) {
             self.hide(item);
             self.note(item.place(), format!("this is {what}"), Some(REFERENCE.into()));
@@ -174,9 +173,9 @@ impl Reader {
 
     fn hide_all_but_references(&mut self, item: Item<'_>) {
         match item.get().as_array() {
-            Some(array) => array.iter().for_each(|value| {
-                self.hide_all_but_references(Item { file: item.file, value });
-            }),
+            Some(array) => {
+                array.iter().for_each(|value| self.hide_all_but_references(Item { value }));
+            }
             None if item.get().as_str().is_some_and(|text| value::secret(text).is_ok()) => {}
             None => self.hide(item),
         }
@@ -189,6 +188,16 @@ impl Reader {
         section: &'static Section,
         item: Item<'a>,
     ) -> Option<Table<'a>> {
+        self.table_but(section, item, |_| false)
+    }
+
+    /// The same, leaving keys to others that are not this section's.
+    pub(super) fn table_but<'a>(
+        &mut self,
+        section: &'static Section,
+        item: Item<'a>,
+        others: impl Fn(&str) -> bool,
+    ) -> Option<Table<'a>> {
         let Some(table) = item.get().as_table() else {
             let name = section.path.rsplit('.').find(|part| part.chars().any(char::is_lowercase));
             let name = name.unwrap_or("the file");
@@ -198,9 +207,10 @@ impl Reader {
         let mut fields = BTreeMap::new();
         let mut strangers = Vec::new();
         for (name, value) in table {
-            let item = Item { file: item.file, value };
+            let item = Item { value };
             match section.key(name.get_ref()) {
                 Some(key) => drop(fields.insert(key.name, Field { key, item, entry: false })),
+                None if others(name.get_ref()) => {}
                 None => strangers.push((name, item)),
             }
         }
@@ -209,7 +219,7 @@ impl Reader {
                 self.more += 1;
                 continue;
             }
-            let at = Place::new(item.file, name.span());
+            let at = Place::new(name.span());
             let name = name.get_ref();
             let meant = section.meant(name, |key| !fields.contains_key(key.name));
             self.unknown(section, name, at, meant);
@@ -250,8 +260,8 @@ impl Reader {
         };
         let named = |(name, value): (&'a Spanned<_>, _)| Named {
             name: AsRef::<str>::as_ref(name.get_ref()),
-            at: Place::new(item.file, name.span()),
-            item: Item { file: item.file, value },
+            at: Place::new(name.span()),
+            item: Item { value },
         };
         table.iter().map(named).collect()
     }
@@ -369,11 +379,11 @@ impl Reader {
     }
 
     /// The entries of a list, each to be read as `read` does; `None` if any could not be.
-    pub(super) fn list<T>(
+    pub(super) fn list<'a, T>(
         &mut self,
-        field: Field<'_>,
+        field: Field<'a>,
         most: usize,
-        mut read: impl FnMut(&mut Self, Field<'_>) -> Option<T>,
+        mut read: impl FnMut(&mut Self, Field<'a>) -> Option<T>,
     ) -> Option<Vec<(T, Place)>> {
         let Some(array) = field.item.get().as_array() else {
             self.refuse(field);
@@ -382,18 +392,16 @@ impl Reader {
         let mut entries = Vec::new();
         let mut whole = array.len() <= most;
         if !whole {
-            let file = field.item.file;
-            let at = array.get(most).map_or(field.place(), |first| Place::new(file, first.span()));
+            let at = array.get(most).map_or(field.place(), |first| Place::new(first.span()));
             let name = field.key.name;
             let message =
                 format!("{name:?} has {} entries; at most {most} are allowed", array.len());
             self.note(at, message, None);
         }
         for value in array.iter().take(most) {
-            let item = Item { file: field.item.file, value };
-            let entry = Field { key: field.key, item, entry: true };
+            let entry = Field { key: field.key, item: Item { value }, entry: true };
             match read(self, entry) {
-                Some(entry) => entries.push((entry, Place::new(field.item.file, value.span()))),
+                Some(entry) => entries.push((entry, Place::new(value.span()))),
                 None => whole = false,
             }
         }
@@ -473,20 +481,7 @@ impl Reader {
         if declared.contains(text) {
             return Some(text);
         }
-        let kind = field.key.name;
-        let help = nearest(text, declared.iter().copied())
-            .map(|near| format!("did you mean {near:?}?"))
-            .or_else(|| {
-                let names: Vec<_> = declared.iter().take(8).map(|name| quote(name)).collect();
-                let more = if declared.len() > 8 { ", …" } else { "" };
-                Some(format!("declared are {}{more}", names.join(", ")))
-            });
-        self.push(
-            field.place(),
-            Basis::Unwritten,
-            &format!("{kind} {} is not declared", quote(text)),
-            help,
-        );
+        dangling(self, field.place(), field.key.name, text, declared.iter().copied());
         None
     }
 
@@ -509,6 +504,28 @@ impl Reader {
         }
         known
     }
+}
+
+/// Notes that nothing of this kind and name is declared, and what is.
+pub(super) fn dangling<'a>(
+    r: &mut Reader,
+    at: Place,
+    kind: &str,
+    name: &str,
+    declared: impl Iterator<Item = &'a str> + Clone,
+) {
+    let mut first: Vec<_> = declared.clone().take(9).map(quote).collect();
+    let help = match nearest(name, declared) {
+        Some(near) => format!("did you mean {near:?}?"),
+        None if first.is_empty() => format!("no {kind} is declared"),
+        None => {
+            let more = if first.len() > 8 { ", …" } else { "" };
+            first.truncate(8);
+            format!("declared are {}{more}", first.join(", "))
+        }
+    };
+    let message = format!("{kind} {} is not declared", quote(name));
+    r.push(at, Basis::Unwritten, &message, Some(help));
 }
 
 /// What to write where a secret is needed.

@@ -4,6 +4,8 @@
 //! checked against it, so that no key can be read and not described, or described and not read.
 
 use super::demand::DEMAND;
+use super::matrix::MATRIX;
+use super::pools::{LIMITS, NEEDS, POOL, TEMPLATE};
 use super::tenants::{DEFAULT_TENANT, TENANT};
 
 /// One kind of table in a fleet file.
@@ -49,8 +51,9 @@ pub(super) const DURATION: &str = "a duration with a unit";
 pub(super) const SECRET: &str = "a reference to a secret, `env:NAME` or `file:PATH`";
 pub(super) const SECRETS: &str =
     "a reference to a secret, `env:NAME` or `file:PATH`, or a list of them";
-const SCOPES: &str = "a list of scopes, `org:NAME`, `repo:OWNER/NAME` or `enterprise:NAME`";
-const COUNT: &str = "a whole number from 1";
+pub(super) const SCOPES: &str =
+    "a list of scopes, `org:NAME`, `repo:OWNER/NAME` or `enterprise:NAME`";
+pub(super) const COUNT: &str = "a whole number from 1";
 const TABLE: &str = "a table";
 pub(super) const NONE: &[&str] = &[];
 
@@ -65,7 +68,7 @@ pub(super) const fn key(
     Key { name, takes, example, absent, about, also }
 }
 
-const fn part(
+pub(super) const fn part(
     name: &'static str,
     absent: Absent,
     about: &'static str,
@@ -85,7 +88,24 @@ pub(super) static ROOT: Section = Section {
         part("forge", Required, "Where jobs come from, by name.", &["github", "forges"]),
         part("provider", Required, "What makes instances, by name.", &["providers"]),
         part("image", Required, "What instances run, by name.", &["images"]),
-        part("pool", Required, "Runners by kind, by name.", &["pools", "runner", "runners"]),
+        part(
+            "template",
+            Without("no pool uses one"),
+            "What pools have in common, by name.",
+            &["templates"],
+        ),
+        part(
+            "pool",
+            Without("a matrix makes them"),
+            "Runners by kind, by name.",
+            &["pools", "runner", "runners"],
+        ),
+        part(
+            "pool_matrix",
+            Without("each pool is written"),
+            "Many pools at once, by name.",
+            &["matrix", "pool_matrices"],
+        ),
         part("tenant", Without("its defaults"), "How much each account may use.", &["tenants"]),
         part("grace", Without("its defaults"), "How long what may be an error must last.", NONE),
         part("quarantine", Without("its defaults"), "When what keeps failing is left alone.", NONE),
@@ -357,7 +377,7 @@ pub(super) static CAPACITY: Section = Section {
     keys: &[AMOUNT],
 };
 
-const AMOUNT: Key = key(
+pub(super) const AMOUNT: Key = key(
     "RESOURCE",
     "an amount: cores for `cpu`, MiB, GiB or TiB for `memory`, a whole number for any other",
     "",
@@ -437,140 +457,8 @@ pub(super) static ENV: Section = Section {
     )],
 };
 
-pub(super) static POOL: Section = Section {
-    path: "pool.NAME",
-    about: "Runners of one kind.",
-    keys: &[
-        key(
-            "labels",
-            "a list of labels",
-            "[\"self-hosted\", \"riscv64\"]",
-            Required,
-            "What its runners offer; a job must ask for nothing else. Nothing is added by itself.",
-            &["tags", "runs_on", "label"],
-        ),
-        key(
-            "provider",
-            "the name of a provider",
-            "\"local\"",
-            Required,
-            "Who makes its instances.",
-            NONE,
-        ),
-        key("image", "the name of an image", "\"runner\"", Required, "What they run.", NONE),
-        key(
-            "forge",
-            "the name of a forge",
-            "\"github\"",
-            Without("the only one"),
-            "Where its runners register.",
-            NONE,
-        ),
-        key(
-            "scopes",
-            SCOPES,
-            "[\"org:acme\", \"repo:me/app\"]",
-            Means("[]"),
-            "The scopes it serves; none listed means any that asks.",
-            &["owners", "orgs", "repos", "repositories"],
-        ),
-        key(
-            "group",
-            "the name of a runner group",
-            "\"riscv\"",
-            Without("the forge's `group`"),
-            "The runner group its organization runners join; made if missing.",
-            &["runner_group"],
-        ),
-        part(
-            "needs",
-            Without("nothing is counted but `max`"),
-            "What each instance takes.",
-            &["resources", "requests"],
-        ),
-        key(
-            "max",
-            COUNT,
-            "10",
-            Required,
-            "Most instances at any time.",
-            &["max_runners", "maximum", "limit"],
-        ),
-        key(
-            "min_idle",
-            "a whole number",
-            "0",
-            Means("0"),
-            "Idle runners to keep in every listed scope.",
-            &["min", "min_runners", "warm", "idle", "minimum"],
-        ),
-        key(
-            "mode",
-            "`\"lazy\"`, `\"balanced\"` or `\"aggressive\"`",
-            "\"lazy\"",
-            Without("every job gets its runner at once"),
-            "How eagerly it grows and shrinks.",
-            &["scaling", "scaling_mode"],
-        ),
-        part("limits", Without("its defaults"), "How long each phase may take.", &["timeouts"]),
-    ],
-};
-
-pub(super) static NEEDS: Section = Section {
-    path: "pool.NAME.needs",
-    about: "What each instance takes of its machine.",
-    keys: &[AMOUNT],
-};
-
-pub(super) static LIMITS: Section = Section {
-    path: "pool.NAME.limits",
-    about: "How long a runner may stay in each phase.",
-    keys: &[
-        key(
-            "boot",
-            DURATION,
-            "\"5m\"",
-            Means("\"5m\""),
-            "From launch to online.",
-            &["start", "startup"],
-        ),
-        key(
-            "idle",
-            DURATION,
-            "\"5m\"",
-            Means("\"5m\""),
-            "Online without a job, when nothing needs it.",
-            NONE,
-        ),
-        key(
-            "lifetime",
-            DURATION,
-            "\"24h\"",
-            Means("\"24h\""),
-            "From launch, while without a job.",
-            &["max_age", "ttl"],
-        ),
-        key(
-            "job",
-            DURATION,
-            "\"6h\"",
-            Without("the forge's own limit"),
-            "On its job; the one limit that may end a running job.",
-            &["job_timeout", "timeout"],
-        ),
-        key(
-            "finish",
-            DURATION,
-            "\"30s\"",
-            Means("\"30s\""),
-            "From its job's end to its own exit.",
-            &["grace"],
-        ),
-    ],
-};
-
 /// Every section a fleet file may hold, in the order of the reference page.
-pub static SCHEMA: [&Section; 19] = [
+pub static SCHEMA: [&Section; 21] = [
     &ROOT,
     &SERVER,
     &FORGE,
@@ -586,6 +474,8 @@ pub static SCHEMA: [&Section; 19] = [
     &POOL,
     &NEEDS,
     &LIMITS,
+    &TEMPLATE,
+    &MATRIX,
     &DEFAULT_TENANT,
     &TENANT,
     &GRACE,
