@@ -17,6 +17,9 @@ const LOCAL: &str = "local";
 /// Most characters of a machine's name in a holder's.
 const HOST_CHARS_MAX: usize = 64;
 
+/// Characters that tell state directories of one machine apart.
+const TAIL: usize = 8;
+
 /// Where the books are.
 #[derive(Debug)]
 pub(crate) enum Place {
@@ -45,37 +48,77 @@ impl Place {
         Ok(())
     }
 
-    /// Opens them, brought to the newest schema. `settings` are those of `SQLite`. Also gives the name
-    /// under which this process takes the lease.
-    pub(crate) async fn open(
-        &self,
-        settings: Settings,
-    ) -> anyhow::Result<(Arc<dyn Store>, String)> {
+    /// Opens them, brought to the newest schema. `settings` are those of `SQLite`.
+    pub(crate) async fn open(&self, settings: Settings) -> anyhow::Result<Arc<dyn Store>> {
         match self {
-            Self::Sqlite(path) => {
-                let store = SqliteStore::open(path, settings)?;
-                Ok((Arc::new(store), LOCAL.into()))
-            }
+            Self::Sqlite(path) => Ok(Arc::new(SqliteStore::open(path, settings)?)),
             Self::Postgres(url, reference) => {
                 let Settings { retention, migrate, .. } = settings;
                 let settings = postgres::Settings { retention, migrate, ..Default::default() };
                 let store = PostgresStore::open(url, settings)
                     .await
                     .with_context(|| format!("cannot open the database of {reference}"))?;
-                Ok((Arc::new(store), holder()))
+                Ok(Arc::new(store))
+            }
+        }
+    }
+
+    /// The name under which the server that has locked this state directory takes the lease. Whoever had
+    /// the directory before it is dead, so it goes by the same name and need not wait until a lease of
+    /// theirs has run out.
+    pub(crate) fn holder(&self, state: &Path) -> anyhow::Result<String> {
+        match self {
+            Self::Sqlite(_) => Ok(LOCAL.into()),
+            Self::Postgres(..) => {
+                let path = state.join("remuda.name");
+                kept_name(&path).with_context(|| format!("cannot keep {}", path.display()))
             }
         }
     }
 }
 
-/// This machine's name and the process, for people, and what no other process has, be it on the same
-/// machine and under the same number.
-fn holder() -> String {
-    let mut random = [0; 4];
+/// The name in the file, or else a new one, which is kept there.
+fn kept_name(path: &Path) -> std::io::Result<String> {
+    let host = format!("{}/", host());
+    match std::fs::read_to_string(path) {
+        // A copy on another machine is not the one it was copied from, which may be alive.
+        Ok(name) if name.len() == host.len() + TAIL && name.starts_with(&host) => return Ok(name),
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let mut random = [0; TAIL / 2];
     SystemRandom::new().fill(&mut random).expect("the kernel has random bytes once it has booted");
+    let name = format!("{host}{:08x}", u32::from_be_bytes(random));
+    // One that a crash cuts short has not the length of one, and is drawn anew.
+    std::fs::write(path, &name)?;
+    Ok(name)
+}
+
+/// This machine's name, as far as it can be told to everybody.
+fn host() -> String {
     let name = rustix::system::uname();
     let plain = |c: &char| c.is_ascii_alphanumeric() || "-._".contains(*c);
-    let host: String =
-        name.nodename().to_string_lossy().chars().filter(plain).take(HOST_CHARS_MAX).collect();
-    format!("{host}/{}/{:08x}", std::process::id(), u32::from_be_bytes(random))
+    name.nodename().to_string_lossy().chars().filter(plain).take(HOST_CHARS_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_kept_unless_it_is_cut_short_or_of_another_machine() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("name");
+        let name = kept_name(&path).unwrap();
+        assert!(name.starts_with(&format!("{}/", host())), "{name}");
+        assert_eq!(kept_name(&path).unwrap(), name);
+        for other in [&name[..name.len() - 1], &format!("x{name}"), &name.replacen(&host(), "", 1)]
+        {
+            std::fs::write(&path, other).unwrap();
+            let drawn = kept_name(&path).unwrap();
+            assert!(drawn != name && drawn.len() == name.len(), "{drawn}");
+            assert_eq!(kept_name(&path).unwrap(), drawn);
+        }
+    }
 }

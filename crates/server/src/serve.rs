@@ -110,7 +110,8 @@ impl Server {
         let Options { fleet, listener, state, shim, books: settings } = options;
         private_directory(&state)?;
         let lock = lock(&state).await?;
-        let (store, holder) = Place::of(&fleet.server, &state)?.open(settings).await?;
+        let place = Place::of(&fleet.server, &state)?;
+        let (holder, store) = (place.holder(&state)?, place.open(settings).await?);
         // Whose books they are decides which instances are ours; the rest is read by whoever leads.
         let installation = store.load().await?.installation;
         let mut outside = outside(&fleet, &installation, &state, &shim)?;

@@ -121,6 +121,24 @@ async fn a_leader_killed_in_mid_burst_is_replaced_and_nothing_is_lost_doubled_or
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_killed_and_started_again_waits_for_no_lease_of_its_own() {
+    let Some(database) = Database::new().await else { return };
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let estate = Estate::new(Config::default()).await;
+    estate.shares(&database.url());
+    let mut only = Replica::start(&estate, "only");
+    only.until_it_shows("remuda_lease_epoch 1").await;
+    let killed = std::time::Instant::now();
+    only.server.take().unwrap().kill();
+    only.server = Some(estate.serve_at(&only.state, only.listen));
+    only.until_it_shows("remuda_lease_epoch 2").await;
+    assert!(killed.elapsed() < Duration::from_secs(8), "{:?}", killed.elapsed());
+    assert_eq!(only.server.take().unwrap().stop(), Some(0), "{}", estate.log());
+    estate.sandbox.close().await;
+    database.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_shared_database_that_cannot_be_had_is_a_clear_word_and_no_secret() {
     let Some(database) = Database::new().await else { return };
     let estate = Estate::new(Config::default()).await;

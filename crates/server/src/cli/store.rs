@@ -129,7 +129,7 @@ impl Store {
 
 async fn check(place: &Place) -> anyhow::Result<Exit> {
     place.exists()?;
-    let (store, _) = place.open(Settings { migrate: false, ..Settings::default() }).await?;
+    let store = place.open(Settings { migrate: false, ..Settings::default() }).await?;
     store.check().await?;
     let books = store.load().await?;
     let mut world = Snapshot::new(books.installation.clone(), Arc::default());

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::task::Poll;
+use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
 use futures_util::future::maybe_done;
@@ -40,25 +41,16 @@ impl Link {
         let Address { mut config, trust, place } = address;
         let tls =
             trust.connector().map_err(|detail| StoreError::Tls { place: place.clone(), detail })?;
-        let millis = |span: std::time::Duration| span.as_millis();
-        // `on` is the least that keeps what was answered; whoever has the server relax it means others.
-        let options = format!(
-            "{} -c statement_timeout={} -c lock_timeout={} -c synchronous_commit=on \
-             -c idle_in_transaction_session_timeout={}",
-            config.get_options().unwrap_or_default(),
-            millis(settings.statement_timeout),
-            millis(settings.statement_timeout),
-            millis(settings.pause_timeout),
-        );
-        config.options(options.trim());
         config.connect_timeout(settings.connect_timeout);
         config.tcp_user_timeout(settings.call_timeout);
         config.keepalives_idle(settings.call_timeout);
         if config.get_application_name().is_none() {
             config.application_name("remuda");
         }
+        let reserve = bounded(&config, &settings, settings.lease_timeout);
+        let reserve = pooled(&reserve, &tls, &settings, 1);
+        let config = bounded(&config, &settings, settings.statement_timeout);
         let pool = pooled(&config, &tls, &settings, settings.connections);
-        let reserve = pooled(&config, &tls, &settings, 1);
         Ok(Self { pool, reserve, config, tls, place: Place(place), settings })
     }
 
@@ -113,6 +105,20 @@ impl Link {
         session.keep();
         Ok(found)
     }
+}
+
+/// Connections on which the server ends what takes too long.
+fn bounded(config: &Config, settings: &Settings, statement: Duration) -> Config {
+    let (statement, pause) = (statement.as_millis(), settings.pause_timeout.as_millis());
+    let given = config.get_options().unwrap_or_default();
+    // `on` is the least that keeps what was answered; whoever has the server relax it means others.
+    let options = format!(
+        "{given} -c statement_timeout={statement} -c lock_timeout={statement} \
+         -c synchronous_commit=on -c idle_in_transaction_session_timeout={pause}"
+    );
+    let mut config = config.clone();
+    config.options(options.trim());
+    config
 }
 
 fn pooled(config: &Config, tls: &MakeRustlsConnect, settings: &Settings, size: usize) -> Pool {

@@ -51,6 +51,9 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// How long the server may take for one statement, waits for locks included.
     pub statement_timeout: Duration,
+    /// As [`Self::statement_timeout`], of the lease: less than those who ask for it wait, or the server
+    /// may give it to one who has gone away, in the end.
+    pub lease_timeout: Duration,
     /// How long the server waits for us in the middle of a transaction before it undoes it: a process
     /// that is stopped, or cut off, holds its locks no longer than this.
     pub pause_timeout: Duration,
@@ -73,7 +76,8 @@ impl Default for Settings {
             connections: 8,
             connect_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(10),
-            pause_timeout: Duration::from_secs(5),
+            lease_timeout: Duration::from_secs(4),
+            pause_timeout: Duration::from_secs(3),
             stall_timeout: Duration::from_mins(1),
             call_timeout: Duration::from_secs(30),
             migrate: true,

@@ -293,6 +293,25 @@ async fn a_leader_that_is_stopped_in_a_commit_holds_nobody_up_and_writes_nothing
     assert_eq!(jobs(&successor).await, 0);
 }
 
+/// Or else the server gives it, once it can, to somebody who has long gone away.
+#[tokio::test]
+async fn the_lease_is_not_waited_for_as_long_as_other_statements() {
+    let Some(schema) = Schema::new().await else { return };
+    let hour = Duration::from_hours(1);
+    let times = Settings {
+        statement_timeout: hour,
+        lease_timeout: Duration::from_millis(50),
+        ..Settings::default()
+    };
+    let store = PostgresStore::open(&schema.url(), times).await.unwrap();
+    let stranger = client(schema.url().expose_secret()).await;
+    stranger.batch_execute("BEGIN; SELECT * FROM lease FOR UPDATE").await.unwrap();
+    let error = timeout(PATIENCE, store.lease("us", HOUR)).await.expect("it waits").unwrap_err();
+    assert!(matches!(error, StoreError::Busy { .. }), "{error:?}");
+    stranger.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(store.lease("us", HOUR).await.unwrap().unwrap().epoch(), 1, "nobody has had it");
+}
+
 #[tokio::test]
 async fn a_server_that_restarts_fails_what_is_under_way_and_works_again() {
     let Some(schema) = Schema::new().await else { return };

@@ -47,7 +47,7 @@ impl Control {
     ) -> anyhow::Result<Self> {
         let (fleet, shim, books) = (adjusted(read(fleet)?), shim()?, Settings::default());
         private_directory(&state)?;
-        let (store, _) = Place::of(&fleet.server, &state)?.open(Settings::default()).await?;
+        let store = Place::of(&fleet.server, &state)?.open(Settings::default()).await?;
         let farm: Arc<dyn Provider> = Arc::new(Farm::of(&store.load().await?));
         drop(store);
         let mut clock = None;
