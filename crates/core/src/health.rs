@@ -2,14 +2,15 @@
 //! again.
 //!
 //! A failure is blamed on the narrowest thing that explains it: the node; the pool, if another node fails
-//! too; the image as well, if another of its pools fails too. What a job does to its own runner is blamed
+//! too or the pool failed before; the image as well, if another of its pools fails too. What a job does to its own runner is blamed
 //! on nothing wider than the node, or any tenant could put a pool in quarantine.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::name::NodeName;
-use crate::reason::{BackoffKey, Reason};
+use crate::pool::Limits;
+use crate::reason::{BackoffKey, DrainKey, Reason};
 use crate::runner::{Instance, Outcome, Runner, RunnerState};
 use crate::snapshot::{Backoff, Change, EARLIER_MAX, Proof, Snapshot};
 use crate::time::Timestamp;
@@ -133,6 +134,7 @@ pub(crate) fn failures_of(world: &Snapshot, runner: &Runner, instance: &Instance
 
 fn blamed(world: &Snapshot, runner: &Runner, instance: &Instance) -> Vec<BackoffKey> {
     let mut all = Vec::new();
+    let pool = BackoffKey::Pool(runner.pool.clone());
     if let Some(node) = instance.node.as_ref().filter(|node| has_others(world, instance, node)) {
         all.push(BackoffKey::Node(instance.provider.clone(), node.clone()));
         let another_fails = world.backoffs().any(|(key, _)| match key {
@@ -142,11 +144,12 @@ fn blamed(world: &Snapshot, runner: &Runner, instance: &Instance) -> Vec<Backoff
             | BackoffKey::Scope(..)
             | BackoffKey::Image(_) => false,
         });
-        if !another_fails {
+        // Other pools may prove each of its nodes in turn, and none of them proves this pool.
+        if !another_fails && !world.backoffs.contains_key(&pool) {
             return all;
         }
     }
-    all.push(BackoffKey::Pool(runner.pool.clone()));
+    all.push(pool);
     if let Some(pool) = world.fleet.pools.get(&runner.pool) {
         let alike = world.fleet.pools.values();
         let mut alike = alike.filter(|other| other.image == pool.image && other.name != pool.name);
@@ -157,24 +160,31 @@ fn blamed(world: &Snapshot, runner: &Runner, instance: &Instance) -> Vec<Backoff
     all
 }
 
-/// True if the instance's provider names other nodes too: a node that is all there is stands for nothing
-/// of its own.
+/// True if the instance's provider names other nodes too that are open: a node that is all there is
+/// stands for nothing of its own.
 fn has_others(world: &Snapshot, instance: &Instance, node: &NodeName) -> bool {
-    let capacity = world.capacity.get(&instance.provider);
-    capacity.is_some_and(|capacity| capacity.nodes.keys().any(|other| other != node))
+    let provider = &instance.provider;
+    let is_open =
+        |other: &NodeName| world.drain(&DrainKey::Node(provider.clone(), other.clone())).is_none();
+    let capacity = world.capacity.get(provider);
+    capacity.is_some_and(|all| all.nodes.keys().any(|other| other != node && is_open(other)))
 }
 
 /// A runner got as far as `proof`: failures that this disproves are over. That it came online proves
-/// nothing: what ends right after would be made again and again without a growing wait.
+/// nothing: what ends right after would be made again and again without a growing wait. Nor does one that
+/// was launched longer before the first of the failures than a boot may take, where boots are what fails.
 pub(crate) fn proven(world: &Snapshot, runner: &Runner, proof: Proof) -> Vec<Change> {
     if world.backoffs.is_empty() {
         return Vec::new();
     }
     let Some(instance) = world.instance(runner.instance) else { return Vec::new() };
     let pool = world.fleet.pools.get(&runner.pool);
+    let boot = pool.map_or_else(Limits::default, |pool| pool.limits).boot;
+    let is_new = |since| instance.launch.is_none_or(|launch| launch.at + boot >= since);
     let disproved = |key: &BackoffKey| {
-        let known = world.backoffs.get(key).is_some_and(|old| old.proof <= proof);
-        key.can_be_quarantined() && known
+        let known = world.backoffs.get(key).filter(|old| old.proof <= proof);
+        let known = known.filter(|old| old.proof == Proof::End || is_new(old.since));
+        key.can_be_quarantined() && known.is_some()
     };
     let keys = BackoffKey::of(runner, instance, pool).into_iter().filter(disproved);
     keys.map(|key| Change::Backoff(key, None)).collect()
@@ -186,8 +196,12 @@ pub(crate) fn tries(world: &Snapshot, key: &BackoffKey, runner: &Runner) -> bool
     if !is_quarantine(world, key, backoff) {
         return runner.state < RunnerState::Idle;
     }
+    // One that idles on for want of a job must not stand in the way of the jobs of others.
+    let idles = |at: Timestamp| world.now >= at + BACKOFF_LONGEST;
     match backoff.proof {
-        Proof::Job => runner.state.is_supply(),
+        Proof::Job => {
+            runner.state.is_supply() && !runner.since.at(RunnerState::Idle).is_some_and(idles)
+        }
         Proof::End => runner.state <= RunnerState::Busy,
     }
 }

@@ -217,6 +217,82 @@ fn when_every_node_fails_it_is_the_pool_and_when_every_pool_fails_it_is_the_imag
     assert_eq!((failures(&world, &pool("large")), failures(&world, &image)), (1, 1));
 }
 
+// Its other nodes keep serving another pool, which proves each of them and says nothing of this one.
+#[test]
+fn a_pool_that_failed_is_blamed_again_though_only_one_of_its_nodes_fails() {
+    let mut world = World::new(
+        "
+        pool small labels=x needs=cpu:1 max=9
+        pool large labels=y needs=cpu:1 max=9
+    ",
+    );
+    world.has_nodes("one", "a=cpu:9 b=cpu:9");
+    world.hears(queued(1, "x"));
+    next_dies(&mut world, Some("a")).unwrap();
+    next_dies(&mut world, Some("b")).unwrap();
+    assert_eq!(failures(&world, &pool("small")), 1);
+    for what in ["a", "b"] {
+        world.sees(Observation::Order(Order::Forgive { what: node(what) }));
+    }
+    world.actions();
+    let next = world.books().runners().last().unwrap().id.0;
+    dies(&mut world, next, Some("a"));
+    assert_eq!((failures(&world, &node("a")), failures(&world, &pool("small"))), (1, 2));
+}
+
+#[test]
+fn a_node_beside_which_all_are_drained_stands_for_nothing_of_its_own() {
+    let mut world = World::new("pool small labels=x needs=cpu:1 max=9");
+    world.has_nodes("one", "a=cpu:9 b=cpu:9");
+    let what = DrainKey::Node("one".parse().unwrap(), "b".parse().unwrap());
+    world.sees(Observation::Order(Order::Drain { what, who: "ada".into(), why: "disk".into() }));
+    world.hears(queued(1, "x"));
+    next_dies(&mut world, Some("a")).unwrap();
+    assert_eq!((failures(&world, &node("a")), failures(&world, &pool("small"))), (0, 1));
+}
+
+// An image may go bad while hundreds of older runners still work.
+#[test]
+fn a_runner_from_before_the_failures_proves_nothing_about_boots() {
+    let mut world = World::new(SMALL);
+    world.hears(queued(1, "x"));
+    world.actions();
+    world.comes_online(1);
+    world.hears(runs(1, "x").on(1, "small"));
+    world.passes(600);
+    world.hears(queued(2, "x"));
+    for _ in 0..5 {
+        next_dies(&mut world, None).unwrap();
+    }
+    assert!(in_quarantine(&world, &pool("small")));
+    world.hears(ended(1, "x").on(1, "small"));
+    assert!(in_quarantine(&world, &pool("small")));
+}
+
+#[test]
+fn a_trial_that_finds_no_job_gives_way_to_another_after_five_minutes() {
+    let mut world = World::new(
+        "
+        pool small labels=x max=9 min_idle=1 scopes=org:acme
+        pool rest labels=x max=9 scopes=org:other
+    ",
+    );
+    world.actions();
+    launched_on(&mut world, 1, None);
+    world.passes(1);
+    exits(&mut world, 1, 7);
+    assert!(in_quarantine(&world, &BackoffKey::Image("plain".parse().unwrap())));
+    world.passes(600);
+    let probe = world.books().runners().last().unwrap().id.0;
+    world.comes_online(probe);
+    world.hears(queued(1, "x").of("org:other"));
+    assert_eq!(world.why(1), ["proving"]);
+    world.passes(299);
+    assert_eq!(world.why(1), ["proving"]);
+    world.passes(1);
+    assert_eq!(world.why(1), ["runner_starting"]);
+}
+
 // Any tenant could do that on purpose.
 #[test]
 fn a_job_that_kills_its_runner_puts_no_pool_in_quarantine() {
