@@ -208,18 +208,21 @@ fn make<R: Rules + Clone>(
 ) -> Verdict {
     let subject = Subject::Instance(launch.instance);
     let hardship = world.hardship();
-    let full = world.rng.chance(hardship.full);
+    let nodes = estate::nodes(&launch.provider).iter();
+    let nodes: Vec<_> = nodes.filter(|node| !launch.avoid.contains(*node)).collect();
+    let node = world.rng.pick(&nodes);
+    let full = node.is_none() || world.rng.chance(hardship.full);
     let broken = world.outside.provider_fails(world.now, &launch.provider);
     // By the furthest clock: either controller may have given it up by then.
     let late = (0..world.replicas.len()).any(|at| world.clock(at) > launch.deadline);
     let lands = !late || world.rng.chance(hardship.lands_late);
-    if full || broken || !lands {
+    let Some(node) = node.filter(|_| !full && !broken && lands) else {
         let cause = if full { Cause::Full } else { Cause::Transient };
         let after = world.latency();
         world.waste += 1;
         answer_failed(world, caller.0, subject, Call::Launch, cause, after);
         return Ok(());
-    }
+    };
     let given_up = world
         .database
         .books()
@@ -234,10 +237,12 @@ fn make<R: Rules + Clone>(
         id,
         TrueInstance {
             provider: launch.provider.clone(),
+            node: node.clone(),
             pool: launch.pool.clone(),
             scope: launch.scope.clone(),
             name: launch.name.clone(),
             registration,
+            made_at: world.now,
             exited: None,
             late,
             destroyed: false,
@@ -248,7 +253,7 @@ fn make<R: Rules + Clone>(
     if caller.1 {
         world.waste += 1;
     }
-    let facts = vec![Observation::Launched { instance: id, node: None }];
+    let facts = vec![Observation::Launched { instance: id, node: Some(node.clone()) }];
     answer(world, caller, subject, Call::Launch, facts);
     crate::oracle::limits(&world.truth, world.database.books())
 }
@@ -257,7 +262,9 @@ fn make<R: Rules + Clone>(
 fn boot<R: Rules + Clone>(world: &mut World<R>, id: remuda_core::runner::InstanceId) {
     let hardship = world.hardship();
     let after = world.rng.span(1000, 60_000);
-    if world.rng.chance(hardship.boot_hangs) {
+    if world.bewitched(id) {
+        // It ends in a moment.
+    } else if world.rng.chance(hardship.boot_hangs) {
         world.waste += 1;
         world.mark(Mark::BootHangs);
     } else if world.rng.chance(hardship.boot_dies) {
@@ -350,7 +357,12 @@ pub(crate) fn looked<R: Rules + Clone>(
     subject: Subject,
     fact: Observation,
 ) {
-    answer(world, caller, subject, Call::Look, vec![fact]);
+    let mut facts = vec![fact];
+    if let Subject::Instances(provider) = &subject {
+        let capacity = Some(estate::capacity(provider));
+        facts.push(Observation::Capacity { provider: provider.clone(), capacity });
+    }
+    answer(world, caller, subject, Call::Look, facts);
 }
 
 /// True if a look comes to nothing; its caller is told why.

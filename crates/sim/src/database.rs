@@ -107,6 +107,9 @@ impl Database {
         );
         let rows = rows
             .chain(books.strays().map(|(key, row)| Change::Stray(key.clone(), Some(row.clone()))));
+        let rows = rows
+            .chain(books.drains().map(|(key, row)| Change::Drain(key.clone(), Some(row.clone()))));
+        let rows = rows.chain([Change::Recovering(books.recovering().cloned())]);
         for row in rows {
             world.apply(&[row]);
         }

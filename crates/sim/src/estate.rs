@@ -5,14 +5,15 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use remuda_core::fleet::{
-    Demand, Fleet, Forge, Image, JitBy, Polls, Process, Provider, ProviderKind, Tenants, Terms,
+    Demand, Fleet, Forge, Image, JitBy, Polls, Process, Provider, ProviderKind, Quarantine,
+    Tenants, Terms,
 };
 use remuda_core::label::LabelSet;
 use remuda_core::name::{
-    ForgeName, GroupName, ImageName, Login, PoolName, ProviderName, RunnerName,
+    ForgeName, GroupName, ImageName, Login, NodeName, PoolName, ProviderName, RunnerName,
 };
 use remuda_core::observation::{Condition, InstanceSeen};
-use remuda_core::pool::{Audience, Gather, Limits, Pool};
+use remuda_core::pool::{Audience, Capacity, Gather, Limits, Pool};
 use remuda_core::runner::InstanceId;
 use remuda_core::tenant::{OwnerKind, Repository, Scope, Tenant, TenantKey};
 
@@ -107,6 +108,19 @@ pub(crate) fn phantom(rng: &mut Rng) -> InstanceSeen {
     InstanceSeen { id, runner: None, node: None, condition: Condition::Running }
 }
 
+/// A provider's nodes.
+pub(crate) fn nodes(provider: &ProviderName) -> &'static [NodeName] {
+    static NODES: LazyLock<[NodeName; 3]> =
+        LazyLock::new(|| ["a", "b", "c"].map(|name| NodeName::new(name).expect(SURE)));
+    if provider.as_str() == "one" { &NODES[..2] } else { &NODES[2..] }
+}
+
+/// What a provider's nodes have: pools need nothing of it.
+pub(crate) fn capacity(provider: &ProviderName) -> Capacity {
+    let nodes = nodes(provider).iter().map(|node| (node.clone(), BTreeMap::new()));
+    Capacity { nodes: nodes.collect() }
+}
+
 /// Most instances of provider two, fewer than its pools may have.
 const PROVIDER_MAX: u32 = 4;
 
@@ -149,19 +163,25 @@ fn declared() -> Arc<Fleet> {
         };
         (name, provider)
     });
-    let image = Image {
-        name: ImageName::new("plain").expect(SURE),
-        archive: None,
-        command: vec!["run".into()],
-        env: BTreeMap::new(),
-        jit: JitBy::Env(JitBy::OFFICIAL.into()),
-    };
+    let images = ["plain", "board"].map(|name| {
+        let name = ImageName::new(name).expect(SURE);
+        let image = Image {
+            name: name.clone(),
+            archive: None,
+            command: vec!["run".into()],
+            env: BTreeMap::new(),
+            jit: JitBy::Env(JitBy::OFFICIAL.into()),
+        };
+        (name, image)
+    });
     Arc::new(Fleet {
         forges: [(forge(), github(scopes))].into(),
         providers: providers.into(),
-        images: [(image.name.clone(), image)].into(),
+        images: images.into(),
         pools: pools.into_iter().map(|pool| (pool.name.clone(), pool)).collect(),
         tenants: tenants(),
+        // Soon, so that little suffices to tell it from failures that are only waited out.
+        quarantine: Quarantine { after: 3, ..Quarantine::default() },
         ..Fleet::default()
     })
 }
@@ -210,7 +230,7 @@ fn pool(
         group: None,
         labels: LabelSet::parse(labels.split(' ')).expect(SURE),
         provider: ProviderName::new(provider).expect(SURE),
-        image: ImageName::new("plain").expect(SURE),
+        image: ImageName::new(if provider == "one" { "plain" } else { "board" }).expect(SURE),
         needs: Arc::new(BTreeMap::new()),
         min_idle,
         max,

@@ -74,6 +74,11 @@ pub struct Hardship {
     pub outage: u32,
     /// The longest such while, in minutes.
     pub outage_longest: u64,
+    /// As a job arrives, every runner of a pool, an image or a node begins to die in its boot, for up to
+    /// two hours.
+    pub goes_bad: u32,
+    /// As a job arrives, a person drains a pool, a provider or a node, for up to an hour.
+    pub drained: u32,
 }
 
 impl Hardship {
@@ -112,6 +117,8 @@ impl Hardship {
         stale: 0,
         outage: 0,
         outage_longest: 0,
+        goes_bad: 0,
+        drained: 0,
     };
 
     /// Jobs are cancelled now and then, webhooks doubled; nothing else.
@@ -145,6 +152,8 @@ impl Hardship {
         stale: 20,
         outage: 20,
         outage_longest: 60,
+        goes_bad: 5,
+        drained: 10,
         ..Self::NONE
     };
 
@@ -183,6 +192,8 @@ impl Hardship {
         stale: 100,
         outage: 60,
         outage_longest: 360,
+        goes_bad: 15,
+        drained: 20,
     };
 
     /// The worst, and listings that go on lying for longer than every grace.

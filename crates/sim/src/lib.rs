@@ -14,11 +14,13 @@ mod life;
 mod look;
 pub mod marks;
 mod oracle;
+mod order;
 mod outside;
 mod recognize;
 mod replica;
 mod rng;
 mod run;
+mod spell;
 mod truth;
 mod watch;
 

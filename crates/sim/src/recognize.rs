@@ -2,20 +2,24 @@
 
 use remuda_core::batch::Batch;
 use remuda_core::controller::Rules;
+use remuda_core::health::is_quarantine;
 use remuda_core::job::{Conclusion, Job};
+use remuda_core::reason::BackoffKey;
 use remuda_core::runner::{Outcome, Runner};
-use remuda_core::snapshot::Change;
+use remuda_core::snapshot::{Backoff, Change};
 
 use crate::marks::Mark;
 use crate::run::World;
 
 /// Reasons to wait that are worth a mark, by their codes.
-const REASONS: [(&str, Mark); 5] = [
+const REASONS: [(&str, Mark); 7] = [
     ("pool_full", Mark::PoolFull),
     ("provider_full", Mark::ProviderFull),
     ("tenant_at_cap", Mark::OwnerAtCap),
     ("backing_off", Mark::BackedOff),
     ("proving", Mark::Proving),
+    ("quarantined", Mark::Quarantined),
+    ("drained", Mark::Drained),
 ];
 
 impl<R: Rules + Clone> World<R> {
@@ -26,6 +30,8 @@ impl<R: Rules + Clone> World<R> {
                 self.recognize_runner(row);
             } else if let Change::Job(row) = change {
                 self.recognize_job(row);
+            } else if let Change::Backoff(key, row) = change {
+                self.recognize_backoff(key, row.as_ref());
             } else if let Change::Orphan(_, _, Some(_)) = change {
                 self.report.marks.insert(Mark::OrphanSeen);
             } else if let Change::Stray(key, None) = change
@@ -39,6 +45,20 @@ impl<R: Rules + Clone> World<R> {
                 self.report.marks.insert(*mark);
             }
         }
+    }
+
+    fn recognize_backoff(&mut self, key: &BackoffKey, row: Option<&Backoff>) {
+        let books = self.database.books();
+        let was = books.backoffs().find(|(known, _)| *known == key).map(|(_, row)| row);
+        let mark = match (key, row.or(was)) {
+            (_, Some(old)) if !is_quarantine(books, key, old) => return,
+            (_, None) => return,
+            (_, Some(_)) if row.is_none() => Mark::QuarantineLeft,
+            (BackoffKey::Image(_), _) => Mark::ImageQuarantined,
+            (BackoffKey::Node(..), _) => Mark::NodeQuarantined,
+            (BackoffKey::Pool(_) | BackoffKey::Provider(_) | BackoffKey::Scope(..), _) => return,
+        };
+        self.report.marks.insert(mark);
     }
 
     fn recognize_runner(&mut self, row: &Runner) {

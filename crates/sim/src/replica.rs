@@ -13,6 +13,7 @@ use crate::hardship::Hardship;
 use crate::marks::Mark;
 use crate::oracle::{self, Verdict};
 use crate::run::{Event, Kill, World, millis};
+use crate::{order, spell};
 
 /// A process of one of the controllers: what it began dies with it, what it sent does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -282,9 +283,16 @@ impl<R: Rules + Clone> World<R> {
         }
         if let Some(lead) = &self.replicas[caller.replica].leading {
             let changes = &turn.batch.changes;
-            oracle::no_duplicates(self.database.books(), lead.controller.world(), changes)?;
+            let (books, world) = (self.database.books(), lead.controller.world());
+            oracle::no_duplicates(books, world, changes)?;
+            spell::quarantined(books, world, changes)?;
         }
         self.write(&turn, decoded, writes, applied)?;
+        order::drained(self.database.books(), &turn.actions)?;
+        if let Some(lead) = &self.replicas[caller.replica].leading {
+            let now = lead.controller.world().now;
+            spell::waited_out(self.database.books(), now, &turn.actions)?;
+        }
         if unknown {
             self.mark(Mark::CommitApplied);
             self.commit_later(caller, turn, true);
@@ -356,6 +364,7 @@ impl<R: Rules + Clone> World<R> {
                 oracle::books(lead.controller.world())?;
             }
         }
+        self.tried_seldom()?;
         self.outside.patient()
     }
 

@@ -8,6 +8,7 @@ use remuda_core::action::Look;
 use remuda_core::controller::{Rules, Seen};
 use remuda_core::job::JobState;
 use remuda_core::observation::{Observation, Source, Subject};
+use remuda_core::reason::DrainKey;
 use remuda_core::runner::InstanceId;
 use remuda_core::{Action, Timestamp};
 
@@ -18,9 +19,11 @@ use crate::fair::Fairness;
 use crate::hardship::Hardship;
 use crate::marks::{Mark, Marks};
 use crate::oracle::{self, Verdict};
+use crate::order::Orders;
 use crate::outside::Outside;
 use crate::replica::{Caller, Replica};
 use crate::rng::Rng;
+use crate::spell::Spell;
 use crate::truth::{TrueJob, Truth};
 use crate::watch::Watch;
 
@@ -136,6 +139,10 @@ pub(crate) enum Event {
     },
     Cancel(u64),
     Vanish(u64),
+    /// Somebody looks whether a drain is as ordered.
+    Wish(DrainKey),
+    /// Somebody ends a drain.
+    Reopen(DrainKey),
 }
 
 impl Event {
@@ -160,7 +167,9 @@ impl Event {
             | Self::EndJob { .. }
             | Self::PutBack { .. }
             | Self::Cancel(_)
-            | Self::Vanish(_) => None,
+            | Self::Vanish(_)
+            | Self::Wish(_)
+            | Self::Reopen(_) => None,
         }
     }
 }
@@ -177,6 +186,8 @@ pub(crate) struct World<R> {
     pub(crate) database: Database,
     pub(crate) replicas: [Replica<R>; 2],
     pub(crate) outside: Outside,
+    pub(crate) spell: Spell,
+    pub(crate) orders: Orders,
     pub(crate) watch: Watch,
     pub(crate) fairness: Fairness,
     arrived: u32,
@@ -221,6 +232,8 @@ impl<R: Rules + Clone> World<R> {
             database: Database::new(),
             replicas: [Replica::new(), Replica::new()],
             outside: Outside::default(),
+            spell: Spell::default(),
+            orders: Orders::default(),
             watch: Watch::default(),
             fairness: Fairness::default(),
             arrived: 0,
@@ -392,6 +405,8 @@ impl<R: Rules + Clone> World<R> {
             Event::PutBack { job, start } => self.put_back(job, start),
             Event::Cancel(job) => self.cancel(job),
             Event::Vanish(job) => self.vanish(job),
+            Event::Wish(what) => self.wish(what),
+            Event::Reopen(what) => self.reopen(what),
         }
         Ok(())
     }
@@ -427,6 +442,8 @@ impl<R: Rules + Clone> World<R> {
         self.webhook(id);
         self.decide_fate(id);
         self.begin_outage();
+        self.begin_spell();
+        self.begin_drain();
         self.jump_clock();
         self.assign();
     }

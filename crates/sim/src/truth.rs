@@ -75,10 +75,12 @@ pub(crate) struct TrueRunner {
 #[derive(Clone, Debug)]
 pub(crate) struct TrueInstance {
     pub(crate) provider: ProviderName,
+    pub(crate) node: NodeName,
     pub(crate) pool: PoolName,
     pub(crate) scope: Scope,
     pub(crate) name: RunnerName,
     pub(crate) registration: u64,
+    pub(crate) made_at: Timestamp,
     pub(crate) exited: Option<i32>,
     /// It appeared after its launch's deadline, when nobody counted on it any more.
     pub(crate) late: bool,
@@ -311,7 +313,7 @@ impl Truth {
         own.map(|(id, instance)| InstanceSeen {
             id: *id,
             runner: Some(instance.name.clone()),
-            node: NodeName::new("node").ok(),
+            node: Some(instance.node.clone()),
             condition: match instance.exited {
                 None => Condition::Running,
                 Some(code) => Condition::Exited(Some(code)),

@@ -7,12 +7,13 @@ use std::time::Duration;
 use remuda_core::Timestamp;
 use remuda_core::controller::Rules;
 use remuda_core::observation::Subject;
+use remuda_core::pool::Pool;
 use remuda_core::runner::{InstanceId, Runner, RunnerState};
 
 use crate::marks::{Level, Mark};
 use crate::oracle::{Verdict, looks_deaf};
 use crate::run::World;
-use crate::truth::{TrueJob, Truth};
+use crate::truth::{TrueInstance, TrueJob};
 
 /// No job whose pool has room waits longer than this, by how hard the world is.
 const fn wait_max(level: Level) -> Duration {
@@ -70,12 +71,16 @@ impl<R: Rules + Clone> World<R> {
     }
 
     fn served_in_time(&mut self, passed: Duration) -> Verdict {
+        if self.spell.lingers(self.now) {
+            self.watch.waits.clear();
+            return Ok(());
+        }
         let queued = |id: &u64| self.truth.jobs.get(id).is_some_and(TrueJob::asks);
         let queued: Vec<u64> = self.truth.open.iter().copied().filter(queued).collect();
         self.watch.waits.retain(|id, _| queued.contains(id));
         let most = wait_max(self.settings.hardship.level);
         for id in queued {
-            if !has_room(&self.truth, &self.truth.jobs[&id]) {
+            if !self.has_room(&self.truth.jobs[&id]) {
                 self.watch.waits.remove(&id);
                 continue;
             }
@@ -125,9 +130,7 @@ impl<R: Rules + Clone> World<R> {
         }
         Ok(())
     }
-}
 
-impl<R: Rules + Clone> World<R> {
     /// True while the one listing that could show something lies.
     fn is_hidden(&self, thing: Thing) -> bool {
         let shown_by = match thing {
@@ -154,23 +157,28 @@ impl<R: Rules + Clone> World<R> {
         self.waste += 1;
         Ok(())
     }
-}
 
-/// True if, going by reality, a pool that fits the job could have one more instance.
-fn has_room(truth: &Truth, job: &TrueJob) -> bool {
-    let fleet = crate::estate::fleet();
-    let owner = job.scope.owner();
-    let count = |of: &dyn Fn(&crate::truth::TrueInstance) -> bool| {
-        u32::try_from(truth.instances.values().filter(|instance| of(instance)).count())
-            .unwrap_or(u32::MAX)
-    };
-    count(&|instance| instance.scope.owner() == owner)
-        < fleet.tenants.terms_of(&truth.forge, owner).cap
-        && fleet.pools.values().any(|pool| {
-            let provider = fleet.providers.get(&pool.provider).and_then(|provider| provider.max);
-            pool.labels.satisfies(&job.labels)
-                && (pool.scopes.is_empty() || pool.scopes.contains(&job.scope))
-                && count(&|instance| instance.pool == pool.name) < pool.max
-                && provider.is_none_or(|max| count(&|one| one.provider == pool.provider) < max)
-        })
+    /// True if, going by reality, a pool that fits the job could have one more instance.
+    fn has_room(&self, job: &TrueJob) -> bool {
+        let truth = &self.truth;
+        let fleet = crate::estate::fleet();
+        let owner = job.scope.owner();
+        let count = |of: &dyn Fn(&TrueInstance) -> bool| {
+            u32::try_from(truth.instances.values().filter(|instance| of(instance)).count())
+                .unwrap_or(u32::MAX)
+        };
+        let provider_has = |pool: &Pool| {
+            let max = fleet.providers.get(&pool.provider).and_then(|provider| provider.max);
+            max.is_none_or(|max| count(&|one| one.provider == pool.provider) < max)
+        };
+        count(&|instance| instance.scope.owner() == owner)
+            < fleet.tenants.terms_of(&truth.forge, owner).cap
+            && fleet.pools.values().any(|pool| {
+                pool.labels.satisfies(&job.labels)
+                    && (pool.scopes.is_empty() || pool.scopes.contains(&job.scope))
+                    && count(&|instance| instance.pool == pool.name) < pool.max
+                    && provider_has(pool)
+                    && !self.orders.close(pool, self.now)
+            })
+    }
 }
