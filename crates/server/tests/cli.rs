@@ -369,6 +369,25 @@ async fn a_person_holds_releases_and_drains_a_runner_and_reads_its_output() {
     assert_eq!(site.stop(), Some(0));
 }
 
+#[test]
+fn a_directory_of_fleet_files_is_one_fleet_and_its_problems_name_the_file() {
+    let (directory, state) = nowhere();
+    let fleet = directory.path().join("fleet");
+    std::fs::create_dir(&fleet).unwrap();
+    let shown = fleet.display().to_string();
+    remuda(&state, &["validate", &shown]).refused(1, &["holds no fleet file"]);
+    let laptop = std::fs::read_to_string(repository().join("examples/laptop.toml")).unwrap();
+    let (head, pools) = laptop.split_at(laptop.find("[pool.").unwrap());
+    std::fs::write(fleet.join("10-base.toml"), head).unwrap();
+    std::fs::write(fleet.join("20-pools.toml"), pools).unwrap();
+    std::fs::write(fleet.join(".hidden.toml"), "x").unwrap();
+    let good = remuda(&state, &["validate", &shown]);
+    assert!(good.code == 0 && good.out.contains("in order"), "{good:?}");
+    std::fs::write(fleet.join("20-pools.toml"), pools.replace("labels", "labls")).unwrap();
+    let bad = remuda(&state, &["validate", &shown]);
+    assert!(bad.code == 1 && bad.err.contains("/20-pools.toml:2:1: pool"), "{bad:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_holds_its_allocator_to_two_arenas_and_its_runners_to_nothing() {
     let site = served().await;

@@ -5,12 +5,12 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use remuda_core::fleet::{Fleet, ProviderKind, SecretRef, Source, parse};
+use remuda_core::fleet::{Fleet, ProviderKind, SecretRef};
 
 use super::client::{Client, ClientError};
 use super::query::json;
 use super::table::{Page, cell, render, state};
-use super::validate::text_of;
+use super::validate::Files;
 use super::{Output, State, runtime, say};
 use crate::exit::Exit;
 use crate::serve::socket_path;
@@ -130,11 +130,11 @@ fn state_directory(directory: &Path) -> Vec<Finding> {
 /// Whether what a fleet file names is there. `starts`: no server runs, so its address should be free.
 fn fleet_file(file: &Path, starts: bool) -> Vec<Finding> {
     let name = file.display().to_string();
-    let text = match text_of(file) {
-        Ok(text) => text,
+    let files = match Files::read(file) {
+        Ok(files) => files,
         Err(error) => return vec![finding("error", "fleet", format!("{error:#}"))],
     };
-    let fleet = match parse(&[Source { name: &name, text: &text }]) {
+    let fleet = match files.parse() {
         Ok(fleet) => fleet,
         Err(problems) => {
             let count = problems.shown().len() + problems.more();

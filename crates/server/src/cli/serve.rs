@@ -17,7 +17,7 @@ use crate::serve::{Options, Server, Settings, listen};
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  remuda serve --fleet examples/laptop.toml")]
 pub(super) struct Serve {
-    /// What to serve: see docs/fleet.md
+    /// What to serve, a file or a directory of them: see docs/fleet.md
     #[arg(long, value_name = "FILE")]
     fleet: PathBuf,
     /// Where to take deliveries [default: the fleet file's, else 127.0.0.1:8080]

@@ -9,8 +9,10 @@ use remuda_core::fleet::{Fleet, Problems, Source, parse};
 use super::{Output, say};
 use crate::exit::Exit;
 
-/// Most bytes read of a fleet file; the parser's own bound is lower and says so better.
-const FILE_BYTES_MAX: u64 = 64 << 20;
+/// Most bytes read of a fleet; the parser's own bound for a file is lower and says so better.
+const FLEET_BYTES_MAX: u64 = 64 << 20;
+/// Most files of a directory.
+const FILES_MAX: usize = 1000;
 
 /// Check a fleet file
 ///
@@ -18,7 +20,7 @@ const FILE_BYTES_MAX: u64 = 64 << 20;
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  remuda validate examples/laptop.toml")]
 pub(super) struct Validate {
-    /// The fleet file
+    /// The fleet file, or a directory of them that make one fleet together
     #[arg(default_value = "fleet.toml")]
     file: PathBuf,
     /// How to write the result
@@ -28,13 +30,11 @@ pub(super) struct Validate {
 
 impl Validate {
     pub(super) fn run(self) -> anyhow::Result<Exit> {
-        let text = text_of(&self.file)?;
-        let name = self.file.display().to_string();
-        let outcome = parse(&[Source { name: &name, text: &text }]);
+        let outcome = Files::read(&self.file)?.parse();
         match self.output {
             Output::Json => say(&json(&outcome))?,
             Output::Table => match &outcome {
-                Ok(fleet) => say(&format!("{name}: {}", summary(fleet)))?,
+                Ok(fleet) => say(&format!("{}: {}", self.file.display(), summary(fleet)))?,
                 Err(problems) => show(problems),
             },
         }
@@ -80,12 +80,51 @@ fn json(outcome: &Result<Fleet, Problems>) -> String {
     .to_string()
 }
 
-pub(super) fn text_of(file: &Path) -> anyhow::Result<String> {
+/// The files that a fleet is in, read.
+pub(super) struct Files(Vec<(String, String)>);
+
+impl Files {
+    /// Reads a fleet file, or every `*.toml` of a directory in the order of their names.
+    pub(super) fn read(path: &Path) -> anyhow::Result<Self> {
+        let unreadable = || format!("cannot read the fleet file {}", path.display());
+        let mut room = FLEET_BYTES_MAX;
+        let mut files = Vec::new();
+        if !std::fs::metadata(path).with_context(unreadable)?.is_dir() {
+            return Ok(Self(vec![(path.display().to_string(), text_of(path, &mut room)?)]));
+        }
+        for entry in std::fs::read_dir(path).with_context(unreadable)? {
+            let file = entry.with_context(unreadable)?.path();
+            let hidden = file.file_name().is_some_and(|name| name.as_encoded_bytes()[0] == b'.');
+            if file.extension().is_some_and(|extension| extension == "toml") && !hidden {
+                files.push(file);
+            }
+        }
+        if files.is_empty() {
+            anyhow::bail!("the directory {} holds no fleet file, *.toml", path.display());
+        }
+        if files.len() > FILES_MAX {
+            let (dir, count) = (path.display(), files.len());
+            anyhow::bail!("the directory {dir} holds {count} files; at most {FILES_MAX} are read");
+        }
+        files.sort();
+        let read = |file: &PathBuf| Ok((file.display().to_string(), text_of(file, &mut room)?));
+        Ok(Self(files.iter().map(read).collect::<anyhow::Result<_>>()?))
+    }
+
+    /// The fleet, or all that is wrong with it.
+    pub(super) fn parse(&self) -> Result<Fleet, Problems> {
+        let sources: Vec<_> = self.0.iter().map(|(name, text)| Source { name, text }).collect();
+        parse(&sources)
+    }
+}
+
+/// A file's text. `room` is how many bytes may still be read.
+fn text_of(file: &Path, room: &mut u64) -> anyhow::Result<String> {
     use std::io::Read;
     let unreadable = || format!("cannot read the fleet file {}", file.display());
     let mut bytes = Vec::new();
     let opened = std::fs::File::open(file).with_context(unreadable)?;
-    opened.take(FILE_BYTES_MAX).read_to_end(&mut bytes).with_context(unreadable)?;
+    *room -= opened.take(*room).read_to_end(&mut bytes).with_context(unreadable)? as u64;
     String::from_utf8(bytes)
         .map_err(|error| {
             anyhow::anyhow!("it is not UTF-8 from byte {} on", error.utf8_error().valid_up_to())
@@ -93,11 +132,9 @@ pub(super) fn text_of(file: &Path) -> anyhow::Result<String> {
         .with_context(unreadable)
 }
 
-/// Reads a fleet file; says what is wrong with it and gives nothing if it is not in order.
-pub(crate) fn read(file: &Path) -> anyhow::Result<Option<Fleet>> {
-    let text = text_of(file)?;
-    let name = file.display().to_string();
-    match parse(&[Source { name: &name, text: &text }]) {
+/// Reads a fleet; says what is wrong with it and gives nothing if it is not in order.
+pub(crate) fn read(path: &Path) -> anyhow::Result<Option<Fleet>> {
+    match Files::read(path)?.parse() {
         Ok(fleet) => Ok(Some(fleet)),
         Err(problems) => {
             show(&problems);
