@@ -72,6 +72,15 @@ pub enum Mode {
 }
 
 impl Mode {
+    /// The word for it in a fleet file.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Lazy => "lazy",
+            Self::Balanced => "balanced",
+            Self::Aggressive => "aggressive",
+        }
+    }
+
     /// When runners are made for waiting jobs.
     pub const fn gather(self) -> Gather {
         let (jobs, wait) = match self {

@@ -220,7 +220,7 @@ fn forges_are_checked() {
         "app = [{ id = 0 }]",
         &[
             "3:8 forge \"hub\": \"private_key\" is missing",
-            "3:15 forge \"hub\": \"id\" must be from 1 to 18446744073709551615",
+            "3:15 forge \"hub\": \"id\" must be from 1 to 9223372036854775807",
         ],
     );
     forge(

@@ -15,6 +15,7 @@ mod schema;
 mod section;
 mod tenants;
 mod value;
+mod write;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -31,6 +32,7 @@ pub use parse::parse;
 pub use problem::{PROBLEMS_MAX, Problem, Problems, Source};
 pub use schema::{Absent, Key, SCHEMA, Section};
 pub use tenants::{Tenants, Terms, WEIGHT_MAX};
+pub use write::{Difference, differences};
 
 /// A whole fleet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -122,12 +122,9 @@ fn labels(r: &mut Reader, field: Field<'_>) -> Option<LabelSet> {
 }
 
 fn mode(r: &mut Reader, field: Field<'_>) -> Option<Mode> {
-    let word = r.word(field, &["lazy", "balanced", "aggressive"])?;
-    Some(match word {
-        "lazy" => Mode::Lazy,
-        "balanced" => Mode::Balanced,
-        _ => Mode::Aggressive,
-    })
+    let modes = [Mode::Lazy, Mode::Balanced, Mode::Aggressive];
+    let word = r.word(field, &modes.map(Mode::as_str))?;
+    modes.into_iter().find(|mode| mode.as_str() == word)
 }
 
 fn limits(r: &mut Reader, table: &Table<'_>, mode: Option<Mode>) -> Option<Limits> {

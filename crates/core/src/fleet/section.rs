@@ -21,6 +21,8 @@ use crate::tenant::Scope;
 
 /// Most arguments of a command, Apps and hooks of a forge.
 const ENTRIES_MAX: usize = 1000;
+/// The greatest id, the greatest whole number of TOML.
+pub(super) const ID_MAX: u64 = u64::MAX >> 1;
 
 /// The names of what the file declares, by kind; `None` where there are none.
 pub(super) type Declared<'a> = BTreeMap<&'static str, BTreeSet<&'a str>>;
@@ -214,7 +216,7 @@ fn app(r: &mut Reader, item: Item<'_>) -> Option<App> {
     let table = r.table(&APP, item)?;
     let id = r.required(&table, "id").and_then(|id| {
         if id.value().is_integer() {
-            return r.number(id, 1..=u64::MAX).map(|id| id.to_string());
+            return r.number(id, 1..=ID_MAX).map(|id| id.to_string());
         }
         let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         r.parsed(id, |text| {
@@ -239,7 +241,7 @@ fn app(r: &mut Reader, item: Item<'_>) -> Option<App> {
 
 fn hook(r: &mut Reader, item: Item<'_>) -> Option<Hook> {
     let table = r.table(&HOOK, item)?;
-    let id = table.get("id").map(|id| r.number(id, 1..=u64::MAX));
+    let id = table.get("id").map(|id| r.number(id, 1..=ID_MAX));
     let secrets = r.required(&table, "secret").and_then(|field| {
         let secrets = r.secrets(field)?;
         if secrets.is_empty() {
@@ -368,7 +370,9 @@ fn amount(r: &mut Reader, named: Named<'_>) -> Option<u64> {
             )),
         },
         _ if !value.is_integer() => Err(format!("takes a whole number, not {found}")),
-        _ => whole.filter(|n| *n > 0).ok_or("must be a whole number from 1".into()),
+        _ => {
+            whole.filter(|n| (1..=ID_MAX).contains(n)).ok_or("must be a whole number from 1".into())
+        }
     };
     read.map_err(|why| {
         let message = format!("{}: {why}", quote(named.name));

@@ -6,7 +6,7 @@ use super::meant::misspells;
 use super::read::{Field, Named, Reader, Table};
 use super::schema::Absent::{self, Means, Without};
 use super::schema::{NONE, Section, key};
-use super::section::{Declared, declared_name, forge_of};
+use super::section::{Declared, ID_MAX, declared_name, forge_of};
 use super::value::quote;
 use crate::name::{ForgeName, Login, NameError, TenantName};
 use crate::tenant::{Met, OwnerKind, TenantKey};
@@ -110,7 +110,7 @@ fn who(
 ) -> Option<Who> {
     let forge = forge_of(r, table, declared);
     let login = table.get("login").map(|field| r.parsed(field, login));
-    let id = table.get("id").map(|field| r.number(field, 1..=u64::MAX >> 1));
+    let id = table.get("id").map(|field| r.number(field, 1..=ID_MAX));
     let kind = table.get("kind").map(|field| kind(r, field));
     match (&id, &kind) {
         (Some(_), None) => {

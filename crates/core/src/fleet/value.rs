@@ -72,6 +72,19 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// The text that [`duration`] reads as this.
+pub(super) fn written(span: Duration) -> String {
+    let mut rest = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+    let mut text = String::new();
+    for (unit, millis) in UNITS {
+        if rest >= millis {
+            text += &[&(rest / millis).to_string(), unit].concat();
+            rest %= millis;
+        }
+    }
+    text
+}
+
 /// Reads cores, `"2"`, `"1.5"` or `"500m"`, as thousandths of a core.
 pub(super) fn cpu(text: &str) -> Result<u64, String> {
     let amount = match text.strip_suffix('m') {
@@ -185,6 +198,12 @@ pub(super) fn sha256(text: &str) -> Result<[u8; 32], String> {
         *byte = u8::from_str_radix(digits, 16).expect("every byte was seen to be a hex digit");
     }
     Ok(bytes)
+}
+
+/// The text that [`sha256`] reads as this.
+pub(super) fn hex(bytes: &[u8; 32]) -> String {
+    let digits = |byte: &u8| [byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16));
+    bytes.iter().flat_map(digits).flatten().collect()
 }
 
 /// Reads `env:NAME` or `file:PATH`. What is wrong is said without the text.
