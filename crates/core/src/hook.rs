@@ -71,6 +71,8 @@ pub struct Undelivered {
 pub struct Watch {
     /// What failed before this was seen.
     pub seen_to: Timestamp,
+    /// What failed before this was seen twice: a listing may come back empty by surprise.
+    pub sure_to: Timestamp,
     /// Where a reading that was too long goes on, and when it was begun.
     pub rest: Option<(Arc<str>, Timestamp)>,
     /// When a delivery was last asked for again.
@@ -123,7 +125,7 @@ pub(crate) fn due(world: &Snapshot, patient: impl Fn(&Subject) -> bool) -> Vec<A
             let rested = asked_at.is_none_or(|at| world.now >= at + every);
             if patient(&subject) && (rested || watch.rest.is_some()) {
                 let horizon = world.now - forge.redelivery_window();
-                let since = horizon.max(watch.seen_to - OVERLAP);
+                let since = horizon.max(watch.sure_to - OVERLAP);
                 let from = watch.rest.map(|(from, _)| from);
                 let forge = forge.name.clone();
                 due.push(Action::Look(Look::Deliveries { forge, hook, since, from }));
@@ -191,6 +193,7 @@ pub(crate) fn listed(
     let begun = old.rest.as_ref().map_or(asked_at, |(_, begun)| *begun);
     let watch = Watch {
         seen_to: if next.is_none() { begun } else { old.seen_to },
+        sure_to: if next.is_none() { old.seen_to } else { old.sure_to },
         rest: next.map(|next| (next.clone(), begun)),
         ..old
     };
