@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use remuda_core::action::{Deregister, Destroy, Launch, Look, Redeliver};
 use remuda_core::controller::{Rules, Seen};
+use remuda_core::hook::HookKey;
 use remuda_core::observation::{Call, Cause, Observation, Source, Subject};
 use remuda_core::runner::InstanceState;
 use remuda_core::{Action, Timestamp};
@@ -118,8 +119,13 @@ pub(crate) fn land<R: Rules + Clone>(world: &mut World<R>, effect: Effect) -> Ve
         Work::Destroy(call) => return destroy(world, caller, &call),
         Work::Look { look, asked_at } => crate::look::land(world, caller, look, asked_at),
         Work::Redeliver(call) => {
-            // No hook is declared here, so nothing that failed is told of and nothing comes again.
             let subject = call.subject();
+            if let HookKey::Own { scope, .. } = &call.hook
+                && forge_fails(world, caller.0, scope, (&subject, Call::Redeliver))
+            {
+                return Ok(());
+            }
+            world.redeliver(&call)?;
             let Redeliver { forge, hook, guid, .. } = call;
             let fact = Observation::Redelivered { forge, hook, guid };
             answer(world, caller, subject, Call::Redeliver, vec![fact]);
@@ -373,10 +379,13 @@ pub(crate) fn look_fails<R: Rules + Clone>(
 ) -> bool {
     let subject = look.subject();
     match look {
-        Look::Job { scope, .. } | Look::Jobs { scope, .. } | Look::Runners { scope, .. } => {
+        Look::Job { scope, .. }
+        | Look::Jobs { scope, .. }
+        | Look::Runners { scope, .. }
+        | Look::Deliveries { hook: HookKey::Own { scope, .. }, .. } => {
             forge_fails(world, caller, scope, (&subject, Call::Look))
         }
-        Look::Deliveries { .. } => false,
+        Look::Deliveries { hook: HookKey::App(_), .. } => false,
         Look::Instances { provider } => {
             let broken = world.outside.provider_fails(world.now, provider);
             if broken {

@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use remuda_core::Snapshot;
 use remuda_core::Timestamp;
+use remuda_core::fleet::Fleet;
 use remuda_core::name::InstallationId;
 use remuda_core::observation::Observation;
 use remuda_core::snapshot::Change;
-
-use crate::estate;
 
 /// How long a lease lasts.
 pub(crate) const LEASE: Duration = Duration::from_secs(15);
@@ -29,10 +28,10 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(fleet: Arc<Fleet>) -> Self {
         let installation = InstallationId::new("sim").expect("it is plain");
         Self {
-            books: Snapshot::new(installation, estate::fleet()),
+            books: Snapshot::new(installation, fleet),
             deliveries: Vec::new(),
             accepted: 0,
             epoch: 0,

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use remuda_core::fleet::{
-    Demand, Fleet, Forge, Image, JitBy, Polls, Process, Provider, ProviderKind, Quarantine,
+    Demand, Fleet, Forge, Hook, Image, JitBy, Polls, Process, Provider, ProviderKind, Quarantine,
     Tenants, Terms,
 };
 use remuda_core::label::LabelSet;
@@ -138,6 +138,18 @@ pub(crate) fn fleet() -> Arc<Fleet> {
     Arc::clone(&FLEET)
 }
 
+/// The same fleet where jobs are not listed.
+pub(crate) fn unswept() -> Arc<Fleet> {
+    static FLEET: LazyLock<Arc<Fleet>> = LazyLock::new(|| {
+        let mut fleet = (*fleet()).clone();
+        for forge in fleet.forges.values_mut() {
+            forge.demand.sweep = None;
+        }
+        Arc::new(fleet)
+    });
+    Arc::clone(&FLEET)
+}
+
 fn declared() -> Arc<Fleet> {
     let scopes: Vec<Scope> = scopes().into_iter().map(|(_, scope)| scope).collect();
     let pools = [
@@ -202,12 +214,18 @@ fn tenants() -> Tenants {
 }
 
 fn github(scopes: Vec<Scope>) -> Forge {
+    let hook = |(id, scope): (u64, &Scope)| Hook {
+        id: Some(id),
+        scope: Some(scope.clone()),
+        secrets: Vec::new(),
+    };
+    let hooks = (1..).zip(&scopes).map(hook).collect();
     Forge {
         name: forge(),
         api: "https://forge.invalid".into(),
         apps: Vec::new(),
         token: None,
-        hooks: Vec::new(),
+        hooks,
         scopes,
         group: GroupName::new("remuda").expect(SURE),
         polls: Polls::default(),

@@ -79,6 +79,8 @@ pub struct Hardship {
     pub goes_bad: u32,
     /// As a job arrives, a person drains a pool, a provider or a node, for up to an hour.
     pub drained: u32,
+    /// Nothing but redelivery tells of a job whose webhook was lost: jobs are not listed.
+    pub unswept: u32,
 }
 
 impl Hardship {
@@ -119,6 +121,7 @@ impl Hardship {
         outage_longest: 0,
         goes_bad: 0,
         drained: 0,
+        unswept: 0,
     };
 
     /// Jobs are cancelled now and then, webhooks doubled; nothing else.
@@ -154,6 +157,7 @@ impl Hardship {
         outage_longest: 60,
         goes_bad: 5,
         drained: 10,
+        unswept: 200,
         ..Self::NONE
     };
 
@@ -194,6 +198,7 @@ impl Hardship {
         outage_longest: 360,
         goes_bad: 15,
         drained: 20,
+        unswept: 200,
     };
 
     /// The worst, and listings that go on lying for longer than every grace.

@@ -10,6 +10,7 @@ mod database;
 mod estate;
 mod fair;
 pub mod hardship;
+mod hooks;
 mod life;
 mod look;
 pub mod marks;

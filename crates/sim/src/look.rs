@@ -3,6 +3,7 @@
 use remuda_core::Timestamp;
 use remuda_core::action::Look;
 use remuda_core::controller::Rules;
+use remuda_core::job::JobKey;
 use remuda_core::observation::{Covered, Observation, Source};
 
 use crate::calls;
@@ -30,15 +31,7 @@ pub(crate) fn land<R: Rules + Clone>(
     let as_of = world.now - lag;
     let mut fact = match look {
         Look::Job { key, .. } => {
-            let denied = world.rng.chance(world.hardship().job_denied);
-            let source = Source::Read { asked_at };
-            let seen = world.truth.tell_as_of(key.native, source, as_of).filter(|_| !denied);
-            let fact = if let Some(seen) = seen {
-                Observation::Job(Box::new(seen))
-            } else {
-                world.mark(Mark::JobDenied);
-                Observation::JobMissing { key, asked_at }
-            };
+            let fact = read(world, key, asked_at, as_of);
             calls::looked(world, caller, subject, fact);
             return;
         }
@@ -46,8 +39,10 @@ pub(crate) fn land<R: Rules + Clone>(
             let all = world.truth.list_jobs(&scope, asked_at, as_of);
             Observation::Jobs { forge, scope, asked_at, all, covered: Covered::Whole }
         }
-        Look::Deliveries { forge, hook, .. } => {
-            Observation::Deliveries { forge, hook, asked_at, failed: Vec::new(), next: None }
+        Look::Deliveries { forge, hook, since, from } => {
+            let (replica, back) = (caller.0.replica, (since, from.as_deref()));
+            let (failed, next) = world.list_failed(replica, &hook, back, as_of);
+            Observation::Deliveries { forge, hook, asked_at, failed, next }
         }
         Look::Runners { forge, scope } => {
             let all = world.truth.list_runners(&scope);
@@ -71,7 +66,9 @@ pub(crate) fn land<R: Rules + Clone>(
         let ago = world.now.since(at);
         world.note(|| format!("{subject:?} are told of as {ago:?} ago"));
         fact = old;
-    } else if !lag.is_zero() && !matches!(fact, Observation::Jobs { .. }) {
+    } else if !lag.is_zero()
+        && !matches!(fact, Observation::Jobs { .. } | Observation::Deliveries { .. })
+    {
         world.outside.lagging.insert(subject.clone(), (world.now, fact.clone()));
     }
     if short > 0 {
@@ -93,6 +90,23 @@ pub(crate) fn land<R: Rules + Clone>(
     calls::looked(world, caller, subject, fact);
 }
 
+/// What a read of one job shows.
+fn read<R: Rules + Clone>(
+    world: &mut World<R>,
+    key: JobKey,
+    asked_at: Timestamp,
+    as_of: Timestamp,
+) -> Observation {
+    let denied = world.rng.chance(world.hardship().job_denied);
+    let source = Source::Read { asked_at };
+    let seen = world.truth.tell_as_of(key.native, source, as_of).filter(|_| !denied);
+    if let Some(seen) = seen {
+        return Observation::Job(Box::new(seen));
+    }
+    world.mark(Mark::JobDenied);
+    Observation::JobMissing { key, asked_at }
+}
+
 /// Leaves out that much of a listing, in 1000.
 fn shorten<R: Rules + Clone>(world: &mut World<R>, fact: &mut Observation, short: u32) {
     let rng = &mut world.rng;
@@ -106,6 +120,8 @@ fn shorten<R: Rules + Clone>(world: &mut World<R>, fact: &mut Observation, short
         });
     } else if let Observation::Jobs { all, .. } = fact {
         all.retain(|_| !rng.chance(short));
+    } else if let Observation::Deliveries { failed, .. } = fact {
+        failed.retain(|_| !rng.chance(short));
     } else if let Observation::Runners { all, .. } = fact {
         all.retain(|_| !rng.chance(short));
     }

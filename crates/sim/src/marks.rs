@@ -71,6 +71,7 @@ marks! {
         CommitNotApplied = "a commit of unknown outcome had not been applied",
         DiedIdle = "an online runner died before it had a job",
         Fenced = "a commit was fenced",
+        DeliveriesPaged = "a listing of failed deliveries had several pages",
         Drained = "a job waited for the end of a drain",
         HugeDelay = "something was delayed beyond every constant",
         ImageBad = "every runner of an image died for a while",
@@ -102,10 +103,13 @@ marks! {
         QuarantineLeft = "what was in quarantine proved to work",
         Quarantined = "a job waited for the end of a quarantine",
         RateLimited = "the forge limited an owner's calls",
+        Redelivered = "a failed delivery was made again",
+        RedeliveryLost = "a delivery that was made again failed again",
         RegisteredTooLate = "a registration was made after its caller gave up",
         RunnerDeaf = "a runner went on listening without its registration",
         RunnerDiedBusy = "a runner died with its job",
         StrayRemoved = "a registration without a row was removed",
+        Unswept = "no listing told of jobs whose webhook was lost",
         WebhookLost = "a webhook was lost",
     }
     High {

@@ -194,15 +194,21 @@ impl<R: Rules + Clone> World<R> {
         });
     }
 
-    /// A delivery reaches whichever controller runs; if none does, it is lost.
-    pub(crate) fn deliver(&mut self, mut seen: Observation) {
+    /// A delivery reaches whichever controller runs; if none does, it fails.
+    pub(crate) fn deliver(&mut self, guid: u64, mut seen: Observation) {
         let able: Vec<usize> = (0..self.replicas.len())
             .filter(|at| self.process(*at).is_some() && self.now >= self.replicas[*at].paused_until)
             .collect();
         let Some(at) = self.rng.pick(&able) else {
             self.mark(Mark::WebhookLost);
+            if self.hooks.may_fail(guid) || !self.hooks.alone {
+                self.hooks.fails(guid, &seen, self.now);
+            } else {
+                self.at(Duration::from_secs(30), Event::Webhook(guid, Box::new(seen)));
+            }
             return;
         };
+        self.hooks.succeeds(guid);
         calls::receive(&mut seen, self.clock(at));
         self.database.accept(seen);
         if let Some(leader) = self.leader() {

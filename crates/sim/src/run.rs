@@ -17,6 +17,7 @@ use crate::database::Database;
 use crate::estate;
 use crate::fair::Fairness;
 use crate::hardship::Hardship;
+use crate::hooks::Hooks;
 use crate::marks::{Mark, Marks};
 use crate::oracle::{self, Verdict};
 use crate::order::Orders;
@@ -111,7 +112,8 @@ const SURPRISE: Duration = Duration::from_hours(1);
 #[derive(Debug)]
 pub(crate) enum Event {
     Arrive,
-    Webhook(Box<Observation>),
+    /// An attempt at a delivery, by its number.
+    Webhook(u64, Box<Observation>),
     /// A process looks at the lease and, if it leads, at its books.
     Tick(Caller),
     /// What a leader has gathered is taken in.
@@ -156,7 +158,7 @@ impl Event {
             | Self::Answer(caller, _) => Some(*caller),
             Self::Step(step) => Some(step.caller),
             Self::Arrive
-            | Self::Webhook(_)
+            | Self::Webhook(..)
             | Self::Effect(_)
             | Self::Start(_)
             | Self::Kill
@@ -188,6 +190,7 @@ pub(crate) struct World<R> {
     pub(crate) outside: Outside,
     pub(crate) spell: Spell,
     pub(crate) orders: Orders,
+    pub(crate) hooks: Hooks,
     pub(crate) watch: Watch,
     pub(crate) fairness: Fairness,
     arrived: u32,
@@ -229,11 +232,12 @@ impl<R: Rules + Clone> World<R> {
             heap: BTreeMap::new(),
             sequence: 0,
             truth: Truth::new(estate::forge()),
-            database: Database::new(),
+            database: Database::new(estate::fleet()),
             replicas: [Replica::new(), Replica::new()],
             outside: Outside::default(),
             spell: Spell::default(),
             orders: Orders::default(),
+            hooks: Hooks::default(),
             watch: Watch::default(),
             fairness: Fairness::default(),
             arrived: 0,
@@ -242,6 +246,11 @@ impl<R: Rules + Clone> World<R> {
             waste: 0,
             report: Report::default(),
         };
+        if world.rng.chance(settings.hardship.unswept) {
+            world.mark(Mark::Unswept);
+            world.hooks.alone = true;
+            world.database = Database::new(estate::unswept());
+        }
         let span = u64::from(settings.hours) * 3_600_000;
         for _ in 0..settings.jobs {
             let at = world.rng.span(0, span);
@@ -382,7 +391,7 @@ impl<R: Rules + Clone> World<R> {
         }
         match event {
             Event::Arrive => self.arrive(),
-            Event::Webhook(seen) => self.deliver(*seen),
+            Event::Webhook(guid, seen) => self.deliver(guid, *seen),
             Event::Tick(caller) => return self.tick(caller),
             Event::Turn(caller) => return self.turn(caller),
             Event::CommitAgain(caller) => return self.commit(caller),
@@ -460,6 +469,12 @@ impl<R: Rules + Clone> World<R> {
         } else {
             1
         };
+        let guid = self.hooks.number();
+        if copies == 0
+            && let Some(seen) = self.truth.tell(id, Source::Delivery { received_at: self.now })
+        {
+            self.hooks.fails(guid, &Observation::Job(Box::new(seen)), self.now);
+        }
         for _ in 0..copies {
             let ages = self.rng.chance(hardship.webhook_ages);
             let delay = if ages {
@@ -470,7 +485,12 @@ impl<R: Rules + Clone> World<R> {
             let received_at = self.now + delay;
             let source = Source::Delivery { received_at };
             if let Some(seen) = self.truth.tell(id, source) {
-                self.at(delay, Event::Webhook(Box::new(Observation::Job(Box::new(seen)))));
+                let seen = Box::new(Observation::Job(Box::new(seen)));
+                if delay >= Duration::from_mins(5) {
+                    // The forge does not wait so long for an answer.
+                    self.hooks.fails(guid, &seen, self.now);
+                }
+                self.at(delay, Event::Webhook(guid, seen));
                 if ages {
                     self.late.insert((received_at, self.sequence));
                 }

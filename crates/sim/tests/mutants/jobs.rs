@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use remuda_core::hook::{HookKey, Undelivered};
 use remuda_core::job::{Conclusion, JobState};
+use remuda_core::name::ForgeName;
 use remuda_core::observation::{JobSeen, Observation, Source, Subject};
-use remuda_core::snapshot::Change;
+use remuda_core::snapshot::{Change, Note};
 use remuda_core::{Action, Snapshot, actions, observe, settle};
 
-use crate::{FORMER, LOST, Mutant, SOUND, STALE, bent, declared};
+use crate::{FORMER, LOST, Mutant, SOUND, STALE, UNSWEPT, bent, declared};
 
 pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
@@ -38,6 +40,12 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         settle: limits_every_job,
         ..SOUND
     },
+    Mutant {
+        wrong: "failed deliveries are not asked for again",
+        actions: never_redelivers,
+        ..UNSWEPT
+    },
+    Mutant { wrong: "a delivery is asked for without end", actions: redelivers_again, ..UNSWEPT },
     Mutant {
         wrong: "a job that the forge denies for ever is never given up",
         observe: believes_no_404,
@@ -127,4 +135,30 @@ fn believes_no_404(world: &Snapshot, seen: &Observation) -> Vec<Change> {
     let expires = |change: &Change| matches!(change, Change::Job(job) if job.attempt.conclusion == Some(Conclusion::Expired));
     changes.retain(|change| !expires(change));
     changes
+}
+
+fn never_redelivers(world: &Snapshot) -> Vec<Action> {
+    let mut due = actions(world);
+    due.retain(|action| !matches!(action, Action::Redeliver(_)));
+    due
+}
+
+/// What was asked for is asked for again, as if nobody had answered.
+fn redelivers_again(world: &Snapshot) -> Vec<Action> {
+    let mut forgets = Vec::new();
+    for (forge, hook) in hooks(world) {
+        for (guid, row) in world.undelivered_of(&forge, &hook) {
+            let row = Undelivered { asked: None, attempts: 1, ..row.clone() };
+            let note = Note::Undelivered(forge.clone(), hook.clone(), guid.clone(), Some(row));
+            forgets.push(Change::Note(note));
+        }
+    }
+    actions(&bent(world, forgets))
+}
+
+fn hooks(world: &Snapshot) -> Vec<(ForgeName, HookKey)> {
+    let forges = world.fleet.forges.values();
+    let all = forges
+        .flat_map(|forge| forge.watched_hooks().into_iter().map(|hook| (forge.name.clone(), hook)));
+    all.collect()
 }
