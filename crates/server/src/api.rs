@@ -27,6 +27,8 @@ use crate::view::{self, EventRow, Finding};
 
 /// How long an order may take to be durable; less than the command line waits.
 const ORDER_MAX: Duration = Duration::from_secs(20);
+/// How long the store may take for what `doctor` asks of it.
+const STORE_MAX: Duration = Duration::from_secs(5);
 /// Events read at once to explain a job.
 const EVENTS_PER_PAGE: u32 = 10_000;
 /// Most events shown of a job.
@@ -80,7 +82,7 @@ fn problem(status: StatusCode, error: impl Into<String>) -> Response {
 fn unreached(why: &Unreached) -> Response {
     let status = match why {
         Unreached::Standby(_) => StatusCode::MISDIRECTED_REQUEST,
-        Unreached::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+        Unreached::Stopping | Unreached::Failing(_) => StatusCode::SERVICE_UNAVAILABLE,
     };
     problem(status, why.to_string())
 }
@@ -317,9 +319,14 @@ async fn doctor(State(api): State<Api>) -> Reply {
     // What the books say is for the replica that leads to say; the store is everybody's.
     let outside = Arc::clone(&api.outside);
     let books = api.handle.ask(move |c| view::doctor(c, &outside.elsewhere));
+    let mut store_fails = None;
     let mut found = match books.await {
         Ok(found) => found,
         Err(why @ Unreached::Stopping) => return Err(unreached(&why)),
+        Err(why @ Unreached::Failing(_)) => {
+            store_fails = Some(finding("error", "store", why.to_string()));
+            Vec::new()
+        }
         Err(Unreached::Standby(text)) => {
             let nobody = matches!(api.handle.standing(), Standing::Standby { leader: None, .. });
             vec![finding(if nobody { "error" } else { "ok" }, "leader", text)]
@@ -329,15 +336,25 @@ async fn doctor(State(api): State<Api>) -> Reply {
         let text = format!("this replica leads since {}, epoch {epoch}", rfc3339(since));
         found.push(finding("ok", "leader", text));
     }
-    match api.store.check().await {
-        Ok(()) => found.push(finding("ok", "store", "it takes durable writes".into())),
-        Err(failure) => found.push(finding("error", "store", failure.to_string())),
+    if let Some(failure) = store_fails {
+        found.push(failure);
+        return Ok(Json(found).into_response());
     }
-    match api.store.undecodable(20).await {
+    let late = |_| format!("it has not answered for {} s", STORE_MAX.as_secs());
+    let text = |failure: StoreError| failure.to_string();
+    let (checked, undecodable) = tokio::join!(
+        tokio::time::timeout(STORE_MAX, api.store.check()),
+        tokio::time::timeout(STORE_MAX, api.store.undecodable(20)),
+    );
+    match checked.map_err(late).and_then(|checked| checked.map_err(text)) {
+        Ok(()) => found.push(finding("ok", "store", "it takes durable writes".into())),
+        Err(failure) => found.push(finding("error", "store", failure)),
+    }
+    match undecodable.map_err(late).and_then(|read| read.map_err(text)) {
         Ok(undecodable) => found.extend(undecodable.into_iter().map(|(_, delivery, error)| {
             finding("warning", "deliveries", format!("{} cannot be decoded: {error}", delivery.id))
         })),
-        Err(failure) => found.push(finding("error", "deliveries", failure.to_string())),
+        Err(failure) => found.push(finding("error", "deliveries", failure)),
     }
     Ok(Json(found).into_response())
 }

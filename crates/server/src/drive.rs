@@ -10,13 +10,13 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use remuda_core::{Batch, Controller, Observation, Seen, Snapshot, Timestamp};
 use remuda_store::{Decoded, Store, StoreError};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::clock::Clock;
-use crate::handle::{Ask, Line, Ordered};
+use crate::handle::{Ask, Line, Ordered, Trouble};
 use crate::metrics::Metrics;
 use crate::perform::{Outside, listing_of};
 use crate::tenure::Tenure;
@@ -35,6 +35,10 @@ const SEEN_PER_TURN: usize = 2048;
 const REST_MAX: Duration = Duration::from_millis(10);
 /// Between two tries to commit while the store fails.
 const COMMIT_AGAIN: Duration = Duration::from_secs(1);
+
+/// Whoever asks is told of a store that has not answered for so long. They wait no longer themselves, and
+/// no commit of a store that works takes as long.
+const STORE_SLOW: Duration = Duration::from_secs(3);
 
 /// Why the loop ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +69,8 @@ pub(crate) struct Drive {
     /// Whose orders are in the turn that is being taken.
     promised: Vec<oneshot::Sender<()>>,
     calls: JoinSet<Seen>,
+    /// What the store fails us with.
+    trouble: watch::Sender<Option<Trouble>>,
 }
 
 impl Drive {
@@ -81,7 +87,9 @@ impl Drive {
         let (seen_in, seen) = mpsc::channel(SEEN_MAX);
         let (asks_in, asks) = mpsc::channel(64);
         let (orders_in, orders) = mpsc::channel(64);
-        let line = Line { seen: seen_in.clone(), asks: asks_in, orders: orders_in };
+        let (trouble, troubles) = watch::channel(None);
+        let line =
+            Line { seen: seen_in.clone(), asks: asks_in, orders: orders_in, trouble: troubles };
         let controller = Controller::new(world);
         let calls = JoinSet::new();
         let drive = Self {
@@ -98,6 +106,7 @@ impl Drive {
             orders,
             promised: Vec::new(),
             calls,
+            trouble,
         };
         (drive, line)
     }
@@ -210,7 +219,8 @@ impl Drive {
     /// Always from the first that is pending: where several replicas accept, a lower number may show up
     /// later.
     async fn decode(&mut self) -> (Vec<Seen>, Vec<Decoded>, Vec<Timestamp>) {
-        let pending = match self.store.undecoded(0, DELIVERIES_PER_TURN).await {
+        let reading = self.store.undecoded(0, DELIVERIES_PER_TURN);
+        let pending = match self.heard(reading).await {
             Ok(pending) => pending,
             Err(error) => {
                 warn!("cannot read deliveries: {error}");
@@ -250,12 +260,12 @@ impl Drive {
         }
         let mut failing = false;
         loop {
-            match self.store.commit(self.tenure.lease(), batch, decoded).await {
+            let writing = self.store.commit(self.tenure.lease(), batch, decoded);
+            match self.heard(writing).await {
                 Ok(()) => {
                     if failing {
                         info!("the store works again");
                     }
-                    self.metrics.store_works(true);
                     return Ok(ControlFlow::Continue(()));
                 }
                 Err(StoreError::Fenced { .. }) => return Ok(ControlFlow::Break(End::Fenced)),
@@ -268,7 +278,6 @@ impl Drive {
                         error!("cannot commit, and call nothing until I can: {failure}");
                     }
                     failing = true;
-                    self.metrics.store_works(false);
                 }
             }
             tokio::select! {
@@ -277,6 +286,38 @@ impl Drive {
                 () = tokio::time::sleep(COMMIT_AGAIN) => {}
             }
         }
+    }
+
+    /// What the store answers. Whoever asks the loop is told if it fails, or lets us wait.
+    async fn heard<T>(
+        &self,
+        answer: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let asked = self.clock.now();
+        let mut answer = std::pin::pin!(answer);
+        let soon = tokio::time::timeout(STORE_SLOW, &mut answer).await;
+        let heard = if let Ok(heard) = soon {
+            heard
+        } else {
+            self.suffers(asked, "it does not answer");
+            answer.await
+        };
+        match &heard {
+            Ok(_) => {
+                self.trouble.send_if_modified(|trouble| trouble.take().is_some());
+            }
+            // Nothing is wrong with the store.
+            Err(StoreError::Fenced { .. }) => {}
+            Err(failure) => self.suffers(asked, &failure.to_string()),
+        }
+        heard
+    }
+
+    fn suffers(&self, asked: Timestamp, why: &str) {
+        self.trouble.send_modify(|trouble| {
+            let since = trouble.as_ref().map_or(asked, |known| known.since);
+            *trouble = Some(Trouble { since, why: why.into() });
+        });
     }
 
     /// Tasks that turn providers' signals into hints; they end when dropped.

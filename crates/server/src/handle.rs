@@ -14,6 +14,11 @@ use crate::clock::rfc3339;
 /// yet to load its books.
 const NOBODY_LEADS: Duration = Duration::from_secs(5);
 
+/// The same while the lease cannot even be asked for; that is tried again every second.
+const NOBODY_CAN_LEAD: Duration = Duration::from_millis(1_500);
+/// How long the loop may take to answer although the store fails it: it may have nothing to write.
+const STILL_ANSWERS: Duration = Duration::from_millis(200);
+
 /// Something to be done with the controller between two turns: how everybody else reads it.
 pub type Ask = Box<dyn FnOnce(&Controller) + Send>;
 
@@ -56,11 +61,27 @@ pub struct Line {
     pub(crate) seen: mpsc::Sender<Seen>,
     pub(crate) asks: mpsc::Sender<Ask>,
     pub(crate) orders: mpsc::Sender<Ordered>,
+    pub(crate) trouble: watch::Receiver<Option<Trouble>>,
+}
+
+/// The store does not do what the loop asks of it, so the loop waits and answers nobody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// When that was asked which has not been done.
+    pub since: Timestamp,
+    /// What the store says, or does not say.
+    pub why: Arc<str>,
 }
 
 /// Why the loop could not be reached.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Unreached {
+    /// It waits for the store.
+    #[error(
+        "the store has failed since {}, and until it works nothing is decided or called: {}",
+        rfc3339(.0.since), .0.why
+    )]
+    Failing(Trouble),
     /// Another replica leads, or none.
     #[error("{0}")]
     Standby(String),
@@ -120,12 +141,24 @@ impl Handle {
         }
     }
 
+    /// What the store fails the loop with, if it does.
+    pub fn trouble(&self) -> Option<Trouble> {
+        match &*self.standing.borrow() {
+            Standing::Leading { line, .. } => line.trouble.borrow().clone(),
+            Standing::Standby { .. } | Standing::Stopped => None,
+        }
+    }
+
     /// The line to the loop. While nobody is known to lead, it may be about to be this replica.
     async fn line(&self) -> Result<Line, Unreached> {
+        let patience = match &*self.standing.borrow() {
+            Standing::Standby { trouble: Some(_), .. } => NOBODY_CAN_LEAD,
+            Standing::Standby { .. } | Standing::Leading { .. } | Standing::Stopped => NOBODY_LEADS,
+        };
         let mut standing = self.standing.clone();
         let known = standing.wait_for(|now| !matches!(now, Standing::Standby { leader: None, .. }));
         // Whatever there is by then is the answer.
-        let _ = tokio::time::timeout(NOBODY_LEADS, known).await;
+        let _ = tokio::time::timeout(patience, known).await;
         match &*self.standing.borrow() {
             Standing::Leading { line, .. } => Ok(line.clone()),
             Standing::Standby { leader, trouble } => {
@@ -159,7 +192,7 @@ impl Handle {
         durable.await.map_err(|_| self.dead())
     }
 
-    /// Reads something off the controller.
+    /// Reads something off the controller, or says within a moment that it waits for a store that fails.
     pub async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Controller) -> T + Send + 'static,
@@ -167,9 +200,32 @@ impl Handle {
         let (answer, answered) = oneshot::channel();
         let ask: Ask = Box::new(move |controller| {
             // Who asked may have gone away meanwhile.
-            let _ = answer.send(question(controller));
+            if !answer.is_closed() {
+                let _ = answer.send(question(controller));
+            }
         });
-        self.line().await?.asks.send(ask).await.map_err(|_| self.dead())?;
-        answered.await.map_err(|_| self.dead())
+        let line = self.line().await?;
+        let answered = async {
+            line.asks.send(ask).await.ok()?;
+            answered.await.ok()
+        };
+        let mut trouble = line.trouble.clone();
+        let failing = async {
+            let found =
+                trouble.wait_for(Option::is_some).await.ok().and_then(|found| found.clone());
+            match found {
+                Some(trouble) => {
+                    tokio::time::sleep(STILL_ANSWERS).await;
+                    trouble
+                }
+                // The loop has ended, and so has the question.
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            answer = answered => answer.ok_or_else(|| self.dead()),
+            trouble = failing => Err(Unreached::Failing(trouble)),
+        }
     }
 }

@@ -20,7 +20,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
-use crate::handle::{Handle, Standing, Unreached};
+use crate::clock::rfc3339;
+use crate::handle::{Handle, Standing, Trouble, Unreached};
 use crate::metrics::{Gauges, Metrics};
 use crate::perform::Outside;
 
@@ -30,6 +31,8 @@ const BODY_BYTES_MAX: usize = 25 * 1024 * 1024;
 const BODY_TIME_MAX: Duration = Duration::from_secs(10);
 /// Memory that bodies under way may take in all, in KiB.
 const BODIES_KIB_MAX: usize = 256 * 1024;
+/// How long metrics wait for the loop, which may be about to write a great deal.
+const GAUGES_MAX: Duration = Duration::from_secs(1);
 /// The least a body is counted as, in KiB.
 const BODY_KIB_MIN: usize = 16;
 
@@ -167,7 +170,8 @@ async fn take(intake: &Intake, headers: &HeaderMap, body: &Bytes) -> Response {
     }
 }
 
-/// Alive: the loop takes questions, or this replica stands by.
+/// Alive: the loop takes questions, or this replica stands by, or waits for a store that fails: to start it
+/// again would not help that.
 async fn healthz(State(intake): State<Intake>) -> Response {
     let asked = async {
         match intake.handle.standing() {
@@ -180,21 +184,26 @@ async fn healthz(State(intake): State<Intake>) -> Response {
     match tokio::time::timeout(Duration::from_secs(5), asked).await {
         Ok(Ok(text)) => (StatusCode::OK, text).into_response(),
         Ok(Err(Unreached::Standby(_))) => (StatusCode::OK, "ok, standing by\n").into_response(),
+        Ok(Err(Unreached::Failing(Trouble { since, .. }))) => {
+            let text = format!("ok, but the store has failed since {}\n", rfc3339(since));
+            (StatusCode::OK, text).into_response()
+        }
         Ok(Err(Unreached::Stopping)) | Err(_) => {
             (StatusCode::SERVICE_UNAVAILABLE, "the loop does not answer\n").into_response()
         }
     }
 }
 
-/// Ready: the store takes a durable write, and the last commit succeeded. A replica that stands by is
-/// ready: it takes deliveries.
+/// Ready: the store takes a durable write, and does not fail the loop. A replica that stands by is ready: it
+/// takes deliveries.
 async fn readyz(State(intake): State<Intake>) -> Response {
+    if let Some(Trouble { since, .. }) = intake.handle.trouble() {
+        let text = format!("the store has failed since {}\n", rfc3339(since));
+        return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
+    }
     let checked = tokio::time::timeout(Duration::from_secs(5), intake.store.check()).await;
     let text = match checked {
-        Ok(Ok(())) if intake.metrics.is_store_working() => {
-            return (StatusCode::OK, "ok\n").into_response();
-        }
-        Ok(Ok(())) => "the last commit failed\n",
+        Ok(Ok(())) => return (StatusCode::OK, "ok\n").into_response(),
         Ok(Err(failure)) => {
             warn!("not ready: {failure}");
             "the store does not take writes\n"
@@ -204,18 +213,20 @@ async fn readyz(State(intake): State<Intake>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
 }
 
+/// Without what is read off the books, where there are none or the loop is busy.
 async fn metrics(State(intake): State<Intake>) -> Response {
     let gauges = match intake.handle.standing() {
         Standing::Standby { .. } => None,
-        Standing::Leading { .. } | Standing::Stopped => match intake.handle.ask(Gauges::read).await
-        {
-            Ok(gauges) => Some(gauges),
-            Err(Unreached::Standby(_)) => None,
-            Err(Unreached::Stopping) => {
-                let text = "the server is stopping\n";
-                return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
+        Standing::Leading { .. } | Standing::Stopped => {
+            match tokio::time::timeout(GAUGES_MAX, intake.handle.ask(Gauges::read)).await {
+                Ok(Ok(gauges)) => Some(gauges),
+                Ok(Err(Unreached::Standby(_) | Unreached::Failing(_))) | Err(_) => None,
+                Ok(Err(Unreached::Stopping)) => {
+                    let text = "the server is stopping\n";
+                    return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
+                }
             }
-        },
+        }
     };
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], intake.metrics.render(gauges.as_ref())).into_response()

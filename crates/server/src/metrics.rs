@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -41,7 +41,6 @@ pub struct Metrics {
     failed: Family<Kind, Counter>,
     turns: Histogram,
     decisions: Histogram,
-    store_works: AtomicBool,
     takeovers: Counter,
     /// The epoch of the lease that is held; 0 while another replica leads.
     epoch: AtomicU64,
@@ -55,7 +54,6 @@ impl Default for Metrics {
             failed: Family::default(),
             turns: Histogram::new(exponential_buckets(0.0001, 4.0, 10)),
             decisions: Histogram::new(DECISION_BOUNDS),
-            store_works: AtomicBool::new(true),
             takeovers: Counter::default(),
             epoch: AtomicU64::new(0),
         }
@@ -83,26 +81,15 @@ impl Metrics {
         self.decisions.observe(after.as_secs_f64());
     }
 
-    /// Whether the last commit succeeded.
-    pub(crate) fn store_works(&self, works: bool) {
-        self.store_works.store(works, Ordering::Relaxed);
-    }
-
-    /// True unless the last commit failed.
-    pub fn is_store_working(&self) -> bool {
-        self.store_works.load(Ordering::Relaxed)
-    }
-
     /// This replica leads.
     pub(crate) fn leads(&self, epoch: u64) {
         self.epoch.store(epoch, Ordering::Relaxed);
         self.takeovers.inc();
     }
 
-    /// This replica leads no more. Its last commit says nothing of the store any longer.
+    /// This replica leads no more.
     pub(crate) fn stands_by(&self) {
         self.epoch.store(0, Ordering::Relaxed);
-        self.store_works(true);
     }
 
     /// A call ended.

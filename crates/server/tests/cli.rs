@@ -567,6 +567,34 @@ async fn a_server_that_cannot_start_says_what_stands_in_its_way() {
     assert!(bad.err.contains("fleet.toml:2:9: ") && !bad.err.contains("s3cret"), "{bad:?}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_the_books_are_locked_doctor_says_since_when() {
+    let site = served().await;
+    let state = site.estate.state();
+    rows(&site.estate, &["get", "runners"], |rows| !rows.is_empty());
+    let books = rusqlite::Connection::open(state.join("remuda.db")).unwrap();
+    books.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    // Something to write down.
+    let mut order =
+        program(&state, &["drain", "pool", "small", "--why", "to see"]).spawn().unwrap();
+    let begun = Instant::now();
+    let said = loop {
+        let asked = Instant::now();
+        let said = remuda(&state, &["doctor"]);
+        assert!(asked.elapsed() < Duration::from_secs(15), "{:?}", asked.elapsed());
+        if said.out.contains("the store has failed since 20") {
+            break said;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{said:?}\n{}", site.estate.log());
+    };
+    assert_eq!(said.code, 1, "{said:?}");
+    remuda(&state, &["get", "runners"]).refused(1, &["the store has failed since 20"]);
+    books.execute_batch("ROLLBACK").unwrap();
+    order.wait().unwrap();
+    rows(&site.estate, &["get", "runners"], |rows| !rows.is_empty());
+    assert_eq!(site.stop(), Some(0));
+}
+
 /// A child of a server that was killed has its address and its lock until it has executed another program.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_waits_a_little_for_what_its_killed_predecessor_still_has() {

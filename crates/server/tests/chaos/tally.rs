@@ -23,10 +23,12 @@ pub(crate) struct Tally {
     pub(crate) struck: BTreeSet<String>,
     /// The longest that passed from a kill or a restart of the database to a decision of whoever leads then.
     pub(crate) decided: Duration,
-    /// How much of that passed after the lease was had.
-    pub(crate) decided_in_term: Duration,
     /// How long it may take.
     pub(crate) decided_max: Duration,
+    /// The longest from the moment at which the leader was stopped or cut off to the next term.
+    pub(crate) taken: Duration,
+    /// How long that may take.
+    pub(crate) taken_max: Duration,
     pub(crate) jobs: usize,
     pub(crate) excused: usize,
     pub(crate) lost: Vec<String>,
@@ -42,7 +44,9 @@ impl Tally {
 
     pub(crate) fn is_clean(&self) -> bool {
         let counted = [&self.lost, &self.doubled, &self.interrupted, &self.leaked];
-        counted.iter().all(|list| list.is_empty()) && self.decided < self.decided_max
+        counted.iter().all(|list| list.is_empty())
+            && self.decided < self.decided_max
+            && self.taken < self.taken_max
     }
 
     /// Looks at what became of every job. The diary has a line for every beginning and every end of one.
@@ -80,8 +84,8 @@ impl fmt::Display for Tally {
             f,
             "{} servers, {} processes of runners and {} databases killed, the leader stopped {} times, \
              the network cut {} times, {} servers gave up; {} jobs, of which {} ended with a runner that \
-             we struck; first decision after at most {:.2} s, {:.2} s of them in the term; lost {}, doubled {}, \
-             leaked {}, interrupted {}",
+             we struck; first decision after at most {:.2} s, another leader after at most {:.2} s; lost {}, \
+             doubled {}, leaked {}, interrupted {}",
             self.servers_killed,
             self.killed_in_runners,
             self.databases_killed,
@@ -91,7 +95,7 @@ impl fmt::Display for Tally {
             self.jobs,
             self.excused,
             self.decided.as_secs_f64(),
-            self.decided_in_term.as_secs_f64(),
+            self.taken.as_secs_f64(),
             self.lost.len(),
             self.doubled.len(),
             self.leaked.len(),

@@ -223,6 +223,41 @@ async fn an_order_is_answered_once_it_is_durable_and_not_before() {
     ground.closes([a]).await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn whoever_asks_a_loop_that_waits_for_its_store_is_soon_told_so() {
+    let (ground, a) = led().await;
+    for (job, wire, says) in [(1, Wire::Cut, "the wire is closed"), (2, Wire::Hangs, "not answer")]
+    {
+        a.handle.leads().await.unwrap();
+        a.posts(job).await;
+        ground.runs(job).await;
+        // Until the loop has heard of it, too.
+        tokio::time::sleep(seconds(3)).await;
+        a.store.set(wire);
+        let since = a.now();
+        ground.finish(job);
+        tokio::time::sleep(seconds(5)).await;
+        let asked = Instant::now();
+        let told = tokio::time::timeout(seconds(1), a.handle.ask(|_| ())).await.unwrap();
+        let Err(Unreached::Failing(trouble)) = told else { panic!("{wire:?}: {told:?}") };
+        assert!(asked.elapsed() <= Duration::from_millis(250), "{:?}", asked.elapsed());
+        assert!(trouble.why.contains(says), "{trouble:?}");
+        assert!(trouble.since.since(since) <= seconds(2), "{trouble:?} {since:?}");
+        assert_eq!(a.handle.trouble(), Some(trouble));
+        if wire == Wire::Hangs {
+            // What hangs there ends with the term.
+            tokio::time::sleep(seconds(5)).await;
+        }
+        a.store.set(Wire::Up);
+        tokio::time::sleep(seconds(2)).await;
+        assert_eq!(a.handle.trouble(), None);
+        a.handle.ask(|_| ()).await.unwrap();
+    }
+    ground.ends([]).await;
+    ground.expects_errors();
+    ground.closes([a]).await;
+}
+
 /// A commit of the term before may still be on its way when the store answers again.
 #[tokio::test(start_paused = true)]
 async fn no_term_has_the_epoch_of_the_one_before() {

@@ -444,6 +444,10 @@ impl Replica {
         self.stood.store(passed, Ordering::SeqCst);
     }
 
+    pub(crate) fn now(&self) -> Timestamp {
+        time(self.begun, self.skew.load(Ordering::SeqCst))
+    }
+
     pub(crate) fn turns_its_clock_by(&self, seconds: i64) {
         self.skew.fetch_add(seconds * 1000, Ordering::SeqCst);
     }
