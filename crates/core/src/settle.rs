@@ -73,7 +73,7 @@ fn step<'a>(
                 waiting(&mut runner, &instance, &limits, now);
             }
             RunnerState::Draining => draining(&mut runner, &instance, now),
-            RunnerState::Busy => busy(&mut runner, &instance, &limits, now),
+            RunnerState::Busy => busy(world, &mut runner, &instance, &limits),
             RunnerState::Stopping => stopping(&mut runner, &mut instance, now),
             RunnerState::Gone => {}
         }
@@ -140,7 +140,8 @@ fn draining(runner: &mut Cow<'_, Runner>, instance: &Instance, now: Timestamp) {
     }
 }
 
-fn busy(runner: &mut Cow<'_, Runner>, instance: &Instance, limits: &Limits, now: Timestamp) {
+fn busy(world: &Snapshot, runner: &mut Cow<'_, Runner>, instance: &Instance, limits: &Limits) {
+    let now = world.now;
     if runner.hold.is_some() {
         return;
     }
@@ -163,13 +164,21 @@ fn busy(runner: &mut Cow<'_, Runner>, instance: &Instance, limits: &Limits, now:
         }
         Outcome::Lost
     } else {
-        let since = runner.since.at(RunnerState::Busy).unwrap_or(now);
+        // What is at work on a job that nobody told of may have begun it just now.
+        let Some(since) = at_work_since(world, runner) else { return };
         if limits.job.is_none_or(|limit| now.since(since) < limit) {
             return;
         }
         Outcome::TimedOut
     };
     runner.to_mut().enter(RunnerState::Stopping, Some(outcome), now);
+}
+
+/// Since when a runner has been at work on its job. It may have been taken for busy before it got one.
+fn at_work_since(world: &Snapshot, runner: &Runner) -> Option<Timestamp> {
+    let job = runner.job.as_ref()?;
+    let began = world.job(job).and_then(|job| job.attempt.started_at);
+    runner.since.at(RunnerState::Busy).max(began)
 }
 
 fn stopping(runner: &mut Cow<'_, Runner>, instance: &mut Cow<'_, Instance>, now: Timestamp) {

@@ -44,7 +44,7 @@ pub(super) fn launched(world: &Snapshot, id: InstanceId, node: Option<&NodeName>
     row.enter(InstanceState::Live, world.now);
     row.node = node.cloned().or(row.node);
     row.launch = Some(super::supply::answered(world, row.launch));
-    changes.push(Change::Instance(Box::new(row)));
+    changes.extend(living(row));
     changes
 }
 
@@ -104,10 +104,15 @@ pub(super) fn refused_as_busy(world: &Snapshot, subject: &Subject) -> Vec<Change
 pub(super) fn destroyed(world: &Snapshot, id: InstanceId) -> Vec<Change> {
     let mut changes = vec![Change::Looked(Subject::Instance(id), Looked::default())];
     if let Some(row) = world.instance(id) {
-        let row = Instance { destroyed_at: Some(world.now), ..row.clone() };
-        changes.push(Change::Instance(Box::new(row)));
+        changes.extend(living(Instance { destroyed_at: Some(world.now), ..row.clone() }));
     }
     changes
+}
+
+/// An instance's row unless it is gone: then nothing is left to say of it, and it may be forgotten in the
+/// same batch, which, written twice, would bring it back.
+fn living(row: Instance) -> Option<Change> {
+    (row.state < InstanceState::Gone).then(|| Change::Instance(Box::new(row)))
 }
 
 /// A call failed. When to try again is decided from what is noted here.

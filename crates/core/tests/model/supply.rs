@@ -5,7 +5,9 @@ use remuda_core::observation::{
 };
 use remuda_core::runner::{InstanceState, Outcome, RunnerId, RunnerState};
 
-use crate::world::{World, at, ended, queued, runs, scope};
+use remuda_core::snapshot::Change;
+
+use crate::world::{World, at, ended, fleet, queued, runs, scope, seconds};
 
 const SMALL: &str = "pool small labels=linux max=2";
 
@@ -277,6 +279,50 @@ fn an_empty_listing_of_instances_orphans_nobody() {
     world.lists_instances("one", &[], &[]);
     assert_eq!((world.runner_is(1), world.runner_is(2)), ("busy", "idle"));
     assert_eq!(world.calls().len(), 0);
+}
+
+// A runner said to be busy may get its job at any time: the limit is the job's, not the rumour's.
+#[test]
+fn a_limit_on_jobs_counts_from_the_jobs_start() {
+    let mut limited = fleet(SMALL);
+    limited.pools.values_mut().for_each(|pool| pool.limits.job = Some(seconds(600)));
+    let mut world = World::of(limited);
+    world.hears(queued(1, "linux"));
+    world.comes_online(1);
+    world.sees(Observation::Order(Order::DrainRunner { runner: RunnerId(1) }));
+    world.refused_as_busy(1);
+    for _ in 0..20 {
+        world.passes(60);
+        world.refused_as_busy(1);
+    }
+    assert_eq!(world.runner_is(1), "busy");
+    let mut begins = runs(1, "linux").on(1, "small");
+    begins.0.started_at = Some(world.now);
+    world.hears(begins);
+    world.passes(599);
+    assert_eq!(world.runner_is(1), "busy");
+    world.passes(1);
+    assert_eq!(
+        (world.runner_is(1), world.runner(1).outcome),
+        ("stopping", Some(Outcome::TimedOut))
+    );
+}
+
+// It may be forgotten in the same batch, which is written again where its outcome is not known.
+#[test]
+fn nothing_more_is_written_of_an_instance_that_is_gone() {
+    let mut world = one_busy();
+    world.hears(ended(1, "linux").on(1, "small"));
+    world.lists_instances("one", &[], &[1]);
+    world.destroyed(1);
+    let (instance, asked_at) = (world.runner(1).instance, world.now);
+    for fact in [
+        Observation::Destroyed { instance, asked_at },
+        Observation::Launched { instance, node: None },
+    ] {
+        let batch = world.sees(fact);
+        assert!(!batch.changes.iter().any(Change::is_durable), "{:?}", batch.changes);
+    }
 }
 
 // W35
@@ -569,7 +615,7 @@ fn with_scope(mut fleet: remuda_core::fleet::Fleet) -> remuda_core::fleet::Fleet
 // Decision 17: a foreign tag is reported and never touched.
 #[test]
 fn an_instance_that_carries_another_installations_runner_is_never_destroyed() {
-    let mut world = World::of(with_scope(crate::world::fleet(SMALL)));
+    let mut world = World::of(with_scope(fleet(SMALL)));
     let listed = |world: &mut World, runner: &str| {
         let instance = InstanceSeen {
             id: remuda_core::runner::InstanceId(7),

@@ -131,6 +131,15 @@ const RETAINED: Mutant = Mutant {
     ..SOUND
 };
 
+/// Runners hang in their boot, and the forge calls them busy as they are to be removed.
+const BUSY: Mutant = Mutant {
+    hardship: (
+        "busy",
+        Hardship { level: Level::High, busy_lies: 1000, boot_hangs: 300, ..Hardship::LOW },
+    ),
+    ..SOUND
+};
+
 /// Most seeds tried before a wrong rule counts as not caught.
 const SEEDS: u64 = 150;
 
@@ -208,7 +217,7 @@ fn every_planted_bug_is_caught() {
 
 #[test]
 fn the_right_rules_pass_the_seeds_that_catch_wrong_ones() {
-    let all = [SOUND, CROWDED, DEAF, STALE, FORMER, LOST, LEAKY, LYING, RETAINED];
+    let all = [SOUND, CROWDED, DEAF, STALE, FORMER, LOST, LEAKY, LYING, RETAINED, BUSY];
     for mutant in all.into_iter().chain([UNSWEPT, restrict::BAD, restrict::DRAINED]) {
         for seed in 0..SEEDS / 3 {
             if let Err(failure) = simulate(mutant.settings(seed)) {

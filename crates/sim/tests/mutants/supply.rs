@@ -8,7 +8,9 @@ use remuda_core::runner::{Instance, InstanceState, LaunchCall, Outcome, Runner, 
 use remuda_core::snapshot::{Change, Looked};
 use remuda_core::{Action, Snapshot, Timestamp, actions, observe, settle};
 
-use crate::{DEAF, LEAKY, LYING, Mutant, RETAINED, SOUND, bent, instance, runner, sends_away};
+use crate::{
+    BUSY, DEAF, LEAKY, LYING, Mutant, RETAINED, SOUND, bent, instance, runner, sends_away,
+};
 
 pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
@@ -94,6 +96,11 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         observe: confirms_with_old_listings,
         ..RETAINED
     },
+    Mutant {
+        wrong: "a job's limit ends a runner of which no job is known",
+        settle: ends_whoever_is_called_busy,
+        ..BUSY
+    },
 ];
 
 /// Only those whom the listing lacks: of the others it says something.
@@ -113,6 +120,21 @@ fn takes_numbers_for_names(world: &Snapshot, seen: &Observation) -> Vec<Change> 
         }
     }
     observe(world, &seen)
+}
+
+fn ends_whoever_is_called_busy(world: &Snapshot) -> Vec<Change> {
+    let mut changes = settle(world);
+    let past = |row: &&Runner| {
+        let limit = world.fleet.pools.get(&row.pool).and_then(|pool| pool.limits.job);
+        let since = row.since.at(RunnerState::Busy).unwrap_or(world.now);
+        row.job.is_none() && limit.is_some_and(|limit| world.now.since(since) >= limit)
+    };
+    changes.extend(world.runners_in(RunnerState::Busy).filter(past).map(|row| {
+        let mut row = row.clone();
+        row.enter(RunnerState::Stopping, Some(Outcome::TimedOut), world.now);
+        runner(row)
+    }));
+    changes
 }
 
 fn confirms_with_old_listings(world: &Snapshot, seen: &Observation) -> Vec<Change> {
