@@ -98,8 +98,8 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Most lines of trace kept.
-const TRACE_MAX: usize = 5000;
+/// At least so many last lines of trace are kept, and fewer than twice as many.
+const TRACE_KEPT: usize = 5000;
 /// How long after the hardship's end all must be at rest, jobs that hang included.
 const REST: Duration = Duration::from_hours(10);
 /// The same where the forge has lost a job, which it must deny for a day.
@@ -299,7 +299,10 @@ impl<R: Rules + Clone> World<R> {
     }
 
     pub(crate) fn note(&mut self, line: impl FnOnce() -> String) {
-        if self.settings.trace && self.report.trace.len() < TRACE_MAX {
+        if self.settings.trace {
+            if self.report.trace.len() == 2 * TRACE_KEPT {
+                self.report.trace.drain(..TRACE_KEPT);
+            }
             let at = self.now.since(Timestamp::from_millis(0));
             self.report.trace.push(format!("{:>10.1}s {}", at.as_secs_f64(), line()));
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use remuda_core::Timestamp;
 use remuda_core::controller::Rules;
+use remuda_core::job::JobKey;
 use remuda_core::observation::Subject;
 use remuda_core::pool::Pool;
 use remuda_core::runner::{InstanceId, Runner, RunnerState};
@@ -84,6 +85,9 @@ impl<R: Rules + Clone> World<R> {
                 self.watch.waits.remove(&id);
                 continue;
             }
+            if self.is_hidden_job(id) {
+                continue;
+            }
             let waited = self.watch.waits.entry(id).or_default();
             *waited += passed;
             self.watch.waited = self.watch.waited.max(*waited);
@@ -144,6 +148,14 @@ impl<R: Rules + Clone> World<R> {
             }
         };
         shown_by.is_some_and(|subject| self.is_lying(&subject))
+    }
+
+    /// True while nobody has told of a job and the listing that would lies.
+    fn is_hidden_job(&self, id: u64) -> bool {
+        let forge = &self.truth.forge;
+        let known = self.database.books().job(&JobKey::rest(forge, id)).is_some();
+        let scope = &self.truth.jobs[&id].scope;
+        !known && self.is_lying(&Subject::Jobs(forge.clone(), scope.clone()))
     }
 
     /// A runner is taken for dead while it listens: right only while listings lie for so long that it
