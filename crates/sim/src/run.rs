@@ -537,8 +537,12 @@ impl<R: Rules + Clone> World<R> {
         if empty { 1000 } else { 500 }
     }
 
-    /// True while listings of one kind go on coming back empty because one was wrong.
+    /// True while listings of one kind go on coming back empty because one was wrong. Those of failed
+    /// deliveries do not: where nothing else tells of jobs, what is denied for so long is lost.
     pub(crate) fn is_lying(&self, subject: &Subject) -> bool {
+        if matches!(subject, Subject::Deliveries(..)) {
+            return false;
+        }
         let last = self.hardship().lies_last;
         self.emptied.get(subject).is_some_and(|at| self.now.since(*at) < last)
     }
