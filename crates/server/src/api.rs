@@ -23,6 +23,7 @@ use crate::explanation::{self, Explanation};
 use crate::handle::{Handle, Standing, Unreached};
 use crate::perform::Outside;
 use crate::restrict::{self, FleetOrder};
+use crate::site::Sites;
 use crate::view::{self, EventRow, Finding};
 
 /// How long an order may take to be durable; less than the command line waits.
@@ -40,7 +41,7 @@ const TAIL_BYTES_MAX: usize = 256 * 1024;
 pub(crate) struct Api {
     pub(crate) handle: Handle,
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) outside: Arc<Outside>,
+    pub(crate) sites: Sites,
 }
 
 /// An error as the socket sends it.
@@ -88,6 +89,10 @@ fn unreached(why: &Unreached) -> Response {
 }
 
 impl Api {
+    fn outside(&self) -> Arc<Outside> {
+        Arc::clone(&self.sites.borrow().outside)
+    }
+
     /// Listens on the socket at `path`; a left-over of a server that is gone is replaced.
     pub(crate) fn bind(path: &Path) -> anyhow::Result<(UnixListener, Unbind)> {
         use std::os::unix::fs::PermissionsExt;
@@ -184,7 +189,7 @@ async fn explain_job(State(api): State<Api>, UrlPath(id): UrlPath<String>) -> Re
 }
 
 async fn explain(State(api): State<Api>, UrlPath((noun, id)): UrlPath<(String, String)>) -> Reply {
-    let (what, name, outside) = (noun.clone(), id.clone(), Arc::clone(&api.outside));
+    let (what, name, outside) = (noun.clone(), id.clone(), api.outside());
     let found = api.handle.ask(move |controller| match what.as_str() {
         "runner" => explanation::runner(controller, RunnerId(name.parse().ok()?)),
         "pool" => explanation::pool(controller, &name),
@@ -254,7 +259,7 @@ async fn logs(State(api): State<Api>, UrlPath(id): UrlPath<u64>) -> Reply {
     let Some((provider, instance)) = place.await.map_err(|why| unreached(&why))? else {
         return Err(problem(StatusCode::NOT_FOUND, unknown(id)));
     };
-    match api.outside.tail(&provider, instance, TAIL_BYTES_MAX).await {
+    match api.outside().tail(&provider, instance, TAIL_BYTES_MAX).await {
         Ok(bytes) => Ok(bytes.into_response()),
         Err(error) => Err(problem(StatusCode::BAD_GATEWAY, format!("{error:#}"))),
     }
@@ -317,7 +322,7 @@ async fn doctor(State(api): State<Api>) -> Reply {
         text,
     };
     // What the books say is for the replica that leads to say; the store is everybody's.
-    let outside = Arc::clone(&api.outside);
+    let outside = api.outside();
     let books = api.handle.ask(move |c| view::doctor(c, &outside.elsewhere));
     let mut store_fails = None;
     let mut found = match books.await {

@@ -45,6 +45,8 @@ const STORE_SLOW: Duration = Duration::from_secs(3);
 pub(crate) enum End {
     /// It was told to.
     Stopped,
+    /// Another fleet is in force.
+    Moved,
     /// Another replica has the lease.
     Fenced,
     /// The lease may have run out.

@@ -20,10 +20,10 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
-use crate::clock::rfc3339;
+use crate::clock::{Clock, rfc3339};
 use crate::handle::{Handle, Standing, Trouble, Unreached};
 use crate::metrics::{Gauges, Metrics};
-use crate::perform::Outside;
+use crate::site::Sites;
 
 /// GitHub's cap on a payload.
 const BODY_BYTES_MAX: usize = 25 * 1024 * 1024;
@@ -39,7 +39,8 @@ const BODY_KIB_MIN: usize = 16;
 /// What the intake needs.
 #[derive(Clone)]
 pub(crate) struct Intake {
-    outside: Arc<Outside>,
+    sites: Sites,
+    clock: Clock,
     store: Arc<dyn Store>,
     handle: Handle,
     metrics: Arc<Metrics>,
@@ -48,13 +49,14 @@ pub(crate) struct Intake {
 
 impl Intake {
     pub(crate) fn new(
-        outside: Arc<Outside>,
+        sites: Sites,
+        clock: Clock,
         store: Arc<dyn Store>,
         handle: Handle,
         metrics: Arc<Metrics>,
     ) -> Self {
         let room = Arc::new(Semaphore::new(BODIES_KIB_MAX));
-        Self { outside, store, handle, metrics, room }
+        Self { sites, clock, store, handle, metrics, room }
     }
 
     /// Serves until told to stop; requests under way are finished.
@@ -132,10 +134,11 @@ async fn read(body: Body) -> Result<Bytes, Unread> {
 }
 
 async fn take(intake: &Intake, headers: &HeaderMap, body: &Bytes) -> Response {
-    let raw = RawDelivery { headers, body, received_at: intake.outside.clock.now() };
+    let raw = RawDelivery { headers, body, received_at: intake.clock.now() };
+    let site = intake.sites.borrow().clone();
     let mut refusal = Refusal::Signature;
     let mut verified = None;
-    for forge in intake.outside.forges.values() {
+    for forge in site.outside.forges.values() {
         match forge.verify(&raw) {
             Ok(delivery) => {
                 verified = Some(delivery);

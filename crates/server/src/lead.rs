@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use anyhow::bail;
 use remuda_core::Snapshot;
-use remuda_core::fleet::Fleet;
 use remuda_core::name::InstallationId;
 use remuda_store::{Leader, Lease, Store};
 use tokio::sync::{Notify, watch};
@@ -20,7 +19,7 @@ use crate::clock::Clock;
 use crate::drive::{Drive, End};
 use crate::handle::{Handle, Standing};
 use crate::metrics::Metrics;
-use crate::perform::Outside;
+use crate::site::{Site, Sites};
 use crate::tenure::{LEASE, Tenure};
 
 /// Between two renewals: a lost one leaves time for the next.
@@ -41,10 +40,8 @@ pub struct Candidate {
     pub holder: String,
     /// Whose books these are.
     pub installation: InstallationId,
-    /// What is declared.
-    pub fleet: Arc<Fleet>,
-    /// What calls are made to.
-    pub outside: Arc<Outside>,
+    /// What is declared, and what calls are made to.
+    pub sites: Sites,
     /// Where it is counted.
     pub metrics: Arc<Metrics>,
     /// The time.
@@ -85,15 +82,14 @@ impl Lead {
 
     async fn terms(&self, stop: &CancellationToken) -> anyhow::Result<()> {
         while let Some(tenure) = self.stand_by(stop).await {
-            // Renewals go on beside the loop, however long that waits for the store. When the lease is
-            // lost, all that the loop is and does is dropped.
-            let ended = tokio::select! {
-                ended = self.term(&tenure, stop) => ended,
-                lost = self.keep(&tenure) => Ok(lost),
-            };
+            let mut ended = self.served(&tenure, stop).await;
+            while matches!(ended, Ok(End::Moved)) && !stop.is_cancelled() {
+                self.standing.send_replace(Standing::new());
+                ended = self.served(&tenure, stop).await;
+            }
             self.step_down(&tenure).await;
             match ended? {
-                End::Stopped => break,
+                End::Stopped | End::Moved => break,
                 End::Fenced => warn!("another replica has taken the lease; this one stands by"),
                 End::RanOut => {
                     warn!("the lease could not be renewed before it ran out; standing by");
@@ -102,6 +98,37 @@ impl Lead {
             }
         }
         Ok(())
+    }
+
+    /// Leads with the fleet that is in force, for as long as it is and the lease holds. Renewals go on
+    /// beside the loop, however long that waits for the store. When the lease is lost, all that the loop
+    /// is and does is dropped.
+    async fn served(&self, tenure: &Tenure, stop: &CancellationToken) -> anyhow::Result<End> {
+        let mut sites = self.candidate.sites.clone();
+        let site = sites.borrow_and_update().clone();
+        let over = stop.child_token();
+        let lead = async {
+            let term = self.term(tenure, &site, &over);
+            tokio::pin!(term);
+            tokio::select! {
+                ended = &mut term => return ended,
+                Ok(()) = sites.changed() => {}
+            }
+            over.cancel();
+            match term.await {
+                Ok(End::Stopped) => Ok(End::Moved),
+                // What was not committed, the books ask for again.
+                Err(failure) if !stop.is_cancelled() => {
+                    warn!("the loop did not end in order: {failure:#}");
+                    Ok(End::Moved)
+                }
+                ended => ended,
+            }
+        };
+        tokio::select! {
+            ended = lead => ended,
+            lost = self.keep(tenure) => Ok(lost),
+        }
     }
 
     /// Waits for the lease; `None` once told to stop.
@@ -161,8 +188,13 @@ impl Lead {
     }
 
     /// Leads until told to stop or until that would be wrong.
-    async fn term(&self, tenure: &Tenure, stop: &CancellationToken) -> anyhow::Result<End> {
-        let Candidate { store, fleet, outside, metrics, clock, .. } = &self.candidate;
+    async fn term(
+        &self,
+        tenure: &Tenure,
+        site: &Site,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<End> {
+        let Candidate { store, metrics, clock, .. } = &self.candidate;
         let epoch = tenure.lease().epoch();
         let books = match store.load().await {
             Ok(books) => books,
@@ -179,7 +211,7 @@ impl Lead {
                 self.candidate.installation
             );
         }
-        let mut world = Snapshot::new(books.installation, Arc::clone(fleet));
+        let mut world = Snapshot::new(books.installation, Arc::clone(&site.fleet));
         world.epoch = epoch;
         // Row by row, so that the books are never there twice.
         for row in books.changes {
@@ -192,7 +224,7 @@ impl Lead {
             Arc::clone(store),
             tenure.clone(),
             world,
-            Arc::clone(outside),
+            Arc::clone(&site.outside),
             Arc::clone(metrics),
             clock.clone(),
             Arc::clone(&self.deliveries),

@@ -15,6 +15,7 @@ pub mod metrics;
 pub mod perform;
 pub mod restrict;
 pub mod serve;
+pub mod site;
 pub mod tasks;
 pub mod tenure;
 pub mod view;

@@ -8,15 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use remuda_core::fleet::{Fleet, ProviderKind};
-use remuda_core::name::InstallationId;
-use remuda_forge::{Forge, GitHub};
-use remuda_provider::Provider;
-use remuda_provider::process::{ProcessProvider, Shim};
+use remuda_core::fleet::{Difference, Fleet, differences};
+use remuda_provider::process::Shim;
 pub use remuda_store::sqlite::Settings;
 use tokio::net::TcpListener;
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::api::Api;
 use crate::books::Place;
@@ -26,6 +25,7 @@ use crate::intake::Intake;
 use crate::lead::{Candidate, Lead};
 use crate::metrics::Metrics;
 use crate::perform::Outside;
+use crate::site::{Ground, Site};
 use crate::tasks::Tasks;
 
 /// What a server needs to be told.
@@ -91,7 +91,7 @@ pub struct Server {
     addr: SocketAddr,
     handle: Handle,
     tasks: Tasks,
-    outside: Arc<Outside>,
+    reload: Arc<Reload>,
     // Held until the end: it keeps every other server out of the state directory.
     _lock: File,
 }
@@ -114,31 +114,36 @@ impl Server {
         let (holder, store) = (place.holder(&state)?, place.open(settings).await?);
         // Whose books they are decides which instances are ours; the rest is read by whoever leads.
         let installation = store.load().await?.installation;
-        let mut outside = outside(&fleet, &installation, &state, &shim)?;
-        furnish(&mut outside);
-        let outside = Arc::new(outside);
+        let clock = Clock::system();
+        let ground = Ground { installation, state, shim, clock: clock.clone() };
+        let mut site = ground.site(fleet, None)?;
+        if let Some(outside) = Arc::get_mut(&mut site.outside) {
+            furnish(outside);
+        }
+        let (sites, served) = watch::channel(Arc::new(site));
         let metrics = Arc::new(Metrics::default());
         let lead = Lead::new(Candidate {
             store: Arc::clone(&store),
             holder,
-            installation,
-            fleet: Arc::new(fleet),
-            outside: Arc::clone(&outside),
+            installation: ground.installation.clone(),
+            sites: served.clone(),
             metrics: Arc::clone(&metrics),
-            clock: outside.clock.clone(),
+            clock: clock.clone(),
         });
         let handle = lead.handle();
         let addr = listener.local_addr().context("the listener has no address")?;
-        let socket = Api::bind(&socket_path(&state))?;
+        let socket = Api::bind(&socket_path(&ground.state))?;
         let mut tasks = Tasks::new();
         let stop = tasks.stop();
         tasks.spawn("the loop", lead.run(stop.clone()));
-        let intake = Intake::new(Arc::clone(&outside), Arc::clone(&store), handle.clone(), metrics);
+        let intake =
+            Intake::new(served.clone(), clock, Arc::clone(&store), handle.clone(), metrics);
         tasks.spawn("the intake", intake.serve(listener, stop.clone()));
-        let api = Api { handle: handle.clone(), store, outside: Arc::clone(&outside) };
+        let api = Api { handle: handle.clone(), store, sites: served };
         tasks.spawn("the socket", api.serve(socket, stop));
-        info!(%addr, state = %state.display(), "serving on {addr}");
-        Ok(Self { addr, handle, tasks, outside, _lock: lock })
+        info!(%addr, state = %ground.state.display(), "serving on {addr}");
+        let reload = Reload { ground, sites, ending: Mutex::default() };
+        Ok(Self { addr, handle, tasks, reload: Arc::new(reload), _lock: lock })
     }
 
     /// Where deliveries are taken.
@@ -151,9 +156,14 @@ impl Server {
         &self.handle
     }
 
-    /// What its calls are made to; still good after the server has ended.
+    /// What its calls are made to at the moment; still good after the server has ended.
     pub(crate) fn outside(&self) -> Arc<Outside> {
-        Arc::clone(&self.outside)
+        Arc::clone(&self.reload.sites.borrow().outside)
+    }
+
+    /// How to put another fleet in force.
+    pub fn reload(&self) -> Arc<Reload> {
+        Arc::clone(&self.reload)
     }
 
     /// What tells the server to stop.
@@ -165,10 +175,42 @@ impl Server {
     /// jobs run on; the next server adopts them.
     pub async fn join(self) -> anyhow::Result<()> {
         let outcome = self.tasks.join().await;
-        for provider in self.outside.providers.values() {
-            provider.close().await;
-        }
+        let site = self.reload.sites.borrow().clone();
+        site.close_but(None).await;
+        while self.reload.ending.lock().await.join_next().await.is_some() {}
         outcome
+    }
+}
+
+/// Puts another fleet in force while the server runs.
+#[derive(Debug)]
+pub struct Reload {
+    ground: Ground,
+    sites: watch::Sender<Arc<Site>>,
+    /// Held by whoever does so, one at a time: what still ends on account of the fleets before.
+    ending: Mutex<JoinSet<()>>,
+}
+
+impl Reload {
+    /// Serves this fleet from now on, and gives what is different. Secrets are read anew. An error leaves
+    /// everything as it was. Runners with jobs run on; calls under way are awaited for some seconds.
+    pub async fn serve(&self, fleet: Fleet) -> anyhow::Result<Vec<Difference>> {
+        let mut ending = self.ending.lock().await;
+        let before = self.sites.borrow().clone();
+        if fleet.server != before.fleet.server {
+            bail!(
+                "[server] is different, and is only read when a server starts: stop this one and \
+                 start it with the new fleet"
+            );
+        }
+        let found = differences(&before.fleet, &fleet);
+        let site = Arc::new(self.ground.site(fleet, Some(&before))?);
+        self.sites.send_replace(Arc::clone(&site));
+        info!(revision = site.fleet.revision(), "serves another fleet");
+        while ending.try_join_next().is_some() {}
+        // Launches under way end by their own deadlines.
+        ending.spawn(async move { before.close_but(Some(&site)).await });
+        Ok(found)
     }
 }
 
@@ -212,47 +254,4 @@ pub(crate) async fn lock(state: &Path) -> anyhow::Result<File> {
     // For the message above only, so a full disk is no obstacle.
     let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
     Ok(file)
-}
-
-/// This machine's name.
-fn host() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
-}
-
-fn outside(
-    fleet: &Fleet,
-    installation: &InstallationId,
-    state: &Path,
-    shim: &Shim,
-) -> anyhow::Result<Outside> {
-    let mut outside = Outside::new(Clock::system());
-    let host = host();
-    for (name, declared) in &fleet.forges {
-        let forge = GitHub::new(declared, outside.clock.teller())
-            .with_context(|| format!("cannot set up forge {name}"))?;
-        outside.forges.insert(name.clone(), Arc::new(forge) as Arc<dyn Forge>);
-    }
-    for (name, declared) in &fleet.providers {
-        let ProviderKind::Process(process) = &declared.kind;
-        if let Some(node) = process.node.as_ref().filter(|node| **node != host) {
-            let why = format!("provider {name} makes instances on {node}, and this is {host}");
-            warn!("{why}: while this replica leads, it is left alone");
-            outside.elsewhere.insert(name.clone(), why);
-            continue;
-        }
-        let root = process
-            .directory
-            .clone()
-            .unwrap_or_else(|| state.join("instances").join(name.as_str()));
-        let provider = ProcessProvider::new(
-            declared,
-            &fleet.images,
-            root,
-            installation.clone(),
-            shim.clone(),
-            outside.clock.teller(),
-        );
-        outside.providers.insert(name.clone(), Arc::new(provider) as Arc<dyn Provider>);
-    }
-    Ok(outside)
 }

@@ -121,6 +121,13 @@ cap = 20
         std::fs::write(self.fleet(), text).unwrap();
     }
 
+    /// Replaces a text of the fleet file.
+    pub fn edit(&self, from: &str, to: &str) {
+        let text = std::fs::read_to_string(self.fleet()).unwrap();
+        assert!(text.contains(from), "{from}");
+        std::fs::write(self.fleet(), text.replace(from, to)).unwrap();
+    }
+
     /// Lets instances live beside the state directories and not in one.
     pub fn places_instances(&self) {
         let text = std::fs::read_to_string(self.fleet()).unwrap();
@@ -188,6 +195,18 @@ cap = 20
 
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.path("server.log")).unwrap_or_default()
+    }
+
+    /// Waits until a server has logged it.
+    pub async fn logged(&self, text: &str) {
+        let waiting = async {
+            let mut tick = tokio::time::interval(std::time::Duration::from_millis(20));
+            while !self.log().contains(text) {
+                tick.tick().await;
+            }
+        };
+        let waited = tokio::time::timeout(std::time::Duration::from_mins(1), waiting).await;
+        assert!(waited.is_ok(), "{text:?} is not in the log:\n{}", self.log());
     }
 
     /// Waits until the sandbox's records say so.

@@ -16,6 +16,7 @@ use remuda::handle::Handle;
 use remuda::lead::{Candidate, Lead};
 use remuda::metrics::Metrics;
 use remuda::perform::Outside;
+use remuda::site::Site;
 use remuda_core::action::{Launch, Reach};
 use remuda_core::budget::{Budget, Credential};
 use remuda_core::fleet::{Fleet, Source, parse};
@@ -234,12 +235,13 @@ impl Ground {
         let mut outside = Outside::new(clock.clone());
         outside.forges.insert(forge(), Arc::clone(&side) as Arc<dyn Forge>);
         sees(&mut outside, ProviderName::new("local").unwrap(), side);
+        let estate = Site { fleet: Arc::clone(&self.fleet), outside: Arc::new(outside) };
+        let (served, sites) = watch::channel(Arc::new(estate));
         let lead = Lead::new(Candidate {
             store: Arc::clone(&store) as Arc<dyn Store>,
             holder: who.into(),
             installation: InstallationId::new("test").unwrap(),
-            fleet: Arc::clone(&self.fleet),
-            outside: Arc::new(outside),
+            sites,
             metrics: Arc::new(Metrics::default()),
             clock,
         });
@@ -248,7 +250,19 @@ impl Ground {
         task.spawn(brake.clone().on(Box::pin(lead.run(stop.clone()))));
         tokio::task::yield_now().await;
         let truth = Arc::clone(&self.truth);
-        Replica { handle, store, stop, brake, task, open, skew, stood, truth, begun }
+        Replica {
+            handle,
+            store,
+            stop,
+            brake,
+            task,
+            _served: served,
+            open,
+            skew,
+            stood,
+            truth,
+            begun,
+        }
     }
 
     pub(crate) fn job(&self, number: u64) -> JobState {
@@ -388,6 +402,8 @@ pub(crate) struct Replica {
     stop: CancellationToken,
     brake: Brake,
     task: JoinSet<anyhow::Result<()>>,
+    // No other fleet comes, but nobody may think that none can.
+    _served: watch::Sender<Arc<Site>>,
     open: watch::Sender<bool>,
     skew: Arc<AtomicI64>,
     stood: Arc<AtomicU64>,
