@@ -229,7 +229,7 @@ fn bind(world: &Snapshot, job: &Job) -> Vec<Change> {
         return Vec::new();
     }
     let ended = runner.job_ended_at.is_some() && old.job_ended_at.is_none();
-    let begun = (old.state < RunnerState::Busy).then_some(Proof::Job);
+    let begun = old.job.is_none().then_some(Proof::Job);
     let proof = if ended { Some(Proof::End) } else { begun };
     let mut changes = vec![Change::Runner(Box::new(runner))];
     changes.extend(proof.into_iter().flat_map(|proof| proven(world, old, proof)));

@@ -163,6 +163,24 @@ fn a_runner_that_comes_online_ends_no_quarantine_and_one_with_a_job_does() {
     assert_eq!((in_quarantine(&world, &pool("small")), world.runners_of("small")), (false, 3));
 }
 
+// The forge may call it busy, and refuse to remove it, before anybody says with what.
+#[test]
+fn a_runner_that_was_called_busy_ends_a_quarantine_once_its_job_is_told() {
+    let mut world = World::new(SMALL);
+    world.hears(queued(1, "x"));
+    for _ in 0..6 {
+        next_dies(&mut world, None).unwrap();
+    }
+    world.passes(3600);
+    let probe = world.books().runners().last().unwrap().id;
+    world.comes_online(probe.0);
+    world.sees(Observation::Order(Order::DrainRunner { runner: probe }));
+    world.refused_as_busy(probe.0);
+    assert_eq!((world.runner_is(probe.0), in_quarantine(&world, &pool("small"))), ("busy", true));
+    world.hears(runs(1, "x").on(probe.0, "small"));
+    assert!(!in_quarantine(&world, &pool("small")));
+}
+
 #[test]
 fn a_person_ends_a_quarantine() {
     let mut world = World::new(SMALL);
