@@ -218,8 +218,10 @@ fn every_planted_bug_is_caught() {
 #[test]
 fn the_right_rules_pass_the_seeds_that_catch_wrong_ones() {
     let all = [SOUND, CROWDED, DEAF, STALE, FORMER, LOST, LEAKY, LYING, RETAINED, BUSY];
-    for mutant in all.into_iter().chain([UNSWEPT, restrict::BAD, restrict::DRAINED]) {
-        for seed in 0..SEEDS / 3 {
+    // Every rule of these worlds holds in the worst one too: a few seeds show that they are no harder.
+    let few = [UNSWEPT, restrict::BAD, restrict::DRAINED].map(|mutant| (mutant, SEEDS / 15));
+    for (mutant, seeds) in all.map(|mutant| (mutant, SEEDS / 3)).into_iter().chain(few) {
+        for seed in 0..seeds {
             if let Err(failure) = simulate(mutant.settings(seed)) {
                 panic!("{failure} ({} jobs, hardship {})", mutant.jobs, mutant.hardship.0);
             }
