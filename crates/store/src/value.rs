@@ -12,7 +12,7 @@ use crate::wire::Unreadable;
 pub(crate) type Statement<'a> = (&'a str, Vec<Value<'a>>);
 
 /// A parameter.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Value<'a> {
     Null,
     Int(i64),

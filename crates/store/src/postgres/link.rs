@@ -18,6 +18,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::Settings;
 use super::address::Address;
+use super::bulk::{self, Asked, Param};
 use super::failure::Place;
 use super::sql::dialect;
 use crate::StoreError;
@@ -197,19 +198,29 @@ impl Session<'_> {
         self.run("COMMIT").await
     }
 
-    /// Runs statements of one transaction in order, most of them without waiting for the one before.
+    /// Runs statements of one transaction, with the same effect as in their order, in as few as may be, most of
+    /// them without waiting for the one before.
     pub(super) async fn all<'v>(
         &self,
         statements: impl Iterator<Item = value::Statement<'v>>,
     ) -> Result<(), tokio_postgres::Error> {
+        let asked = bulk::together(statements);
+        if asked.iter().any(|asked| asked.many.is_some()) {
+            // A plan for rows of any number is one for few, in tables as small as they were then.
+            self.run("SET LOCAL plan_cache_mode = force_custom_plan").await?;
+        }
         let mut known: BTreeMap<&str, Statement> = BTreeMap::new();
         let mut batch = Vec::new();
-        for (sql, values) in statements {
-            let statement = match known.get(sql) {
-                Some(statement) => statement.clone(),
-                None => known.entry(sql).or_insert(self.prepared(sql).await?).clone(),
-            };
-            batch.push((statement, values));
+        for Asked { single, many, params } in asked {
+            let sql = many.unwrap_or(single);
+            if !known.contains_key(sql) {
+                let mut statement = self.prepared(single).await?;
+                if let Some(many) = many {
+                    statement = self.prepared(&bulk::written(many, statement.params())).await?;
+                }
+                known.insert(sql, statement);
+            }
+            batch.push((known[sql].clone(), params));
             if batch.len() == UNDER_WAY_MAX {
                 self.batch(std::mem::take(&mut batch)).await?;
             }
@@ -219,11 +230,11 @@ impl Session<'_> {
 
     async fn batch(
         &self,
-        batch: Vec<(Statement, Vec<Value<'_>>)>,
+        batch: Vec<(Statement, Vec<Param<'_>>)>,
     ) -> Result<(), tokio_postgres::Error> {
         let client = self.client();
-        let sent = batch.into_iter().map(|(statement, values)| async move {
-            client.execute_raw(&statement, values).await.map(|_| ())
+        let sent = batch.into_iter().map(|(statement, params)| async move {
+            client.execute_raw(&statement, params).await.map(|_| ())
         });
         in_order(sent.collect()).await.into_iter().collect()
     }

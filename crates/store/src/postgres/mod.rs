@@ -27,6 +27,7 @@ use crate::{
 
 mod address;
 mod books;
+mod bulk;
 mod failure;
 mod intake;
 mod link;

@@ -57,6 +57,7 @@ promises! {
     the_books_keep_their_name
     what_was_committed_rebuilds_the_snapshot
     what_is_not_durable_is_not_written
+    a_flood_in_one_commit_is_written_whole_and_in_order
     a_forgotten_job_is_not_loaded_and_its_history_stays
     a_forgotten_runner_takes_its_instance_along
     every_attempt_of_a_job_is_remembered
@@ -303,6 +304,45 @@ async fn what_is_not_durable_is_not_written(test: Fixture) {
     let before = test.store.load().await.unwrap();
     commit(&*test.store, &lease, vec![Change::Note(Note::Confirmed(key(9), at(7)))]).await;
     assert_eq!(test.store.load().await.unwrap(), before);
+}
+
+async fn a_flood_in_one_commit_is_written_whole_and_in_order(test: Fixture) {
+    const JOBS: u64 = 1500;
+    let deliveries: Vec<_> = (0..20).map(|n| delivery(&n.to_string(), b"x")).collect();
+    for delivery in &deliveries {
+        test.store.accept(delivery).await.unwrap();
+    }
+    let queued = |native| job_change(native, attempt(1, JobState::Queued));
+    let mut changes: Vec<_> = (0..JOBS).map(queued).collect();
+    // What comes later in the same commit holds.
+    changes.extend((0..JOBS / 2).map(|native| job_change(native, attempt(2, JobState::Queued))));
+    changes.extend((0..JOBS).step_by(3).map(|native| Change::ForgetJob(key(native))));
+    changes.extend((0..JOBS).step_by(6).map(queued));
+    let mut waits: Vec<_> = (0..JOBS).map(|n| wait(n, 1, &[Reason::HeldByForge])).collect();
+    waits.extend((0..JOBS).step_by(2).map(|n| wait(n, 2, &[])));
+    let events: Vec<_> = (0..200).map(|n| event(&n.to_string())).collect();
+    let batch = Batch { changes, waits, events };
+    let marks: Vec<_> = (1..=20).filter(|n| n % 7 != 0).map(decoded).collect();
+    let (lease, model) = (lease_of(&*test.store).await, memory());
+    for delivery in &deliveries {
+        model.store.accept(delivery).await.unwrap();
+    }
+    test.store.commit(&lease, &batch, &marks).await.unwrap();
+    let theirs = lease_of(&*model.store).await;
+    model.store.commit(&theirs, &batch, &marks).await.unwrap();
+
+    let (ours, theirs) = (test.store.load().await.unwrap(), model.store.load().await.unwrap());
+    assert!(ours.changes == theirs.changes && ours.waits == theirs.waits, "they differ");
+    let events = test.store.events(0, 2000).await.unwrap();
+    assert_eq!(events, model.store.events(0, 2000).await.unwrap());
+    assert_eq!(pending(&test).await, [7, 14]);
+    for job in [0, 1, 2, 3, 1499] {
+        let (ours, theirs) = (&*test.store, &*model.store);
+        let history = ours.job_history(&key(job)).await.unwrap();
+        assert_eq!(history, theirs.job_history(&key(job)).await.unwrap());
+        let waits = ours.wait_history(&key(job), 9).await.unwrap();
+        assert_eq!(waits, theirs.wait_history(&key(job), 9).await.unwrap());
+    }
 }
 
 async fn a_forgotten_job_is_not_loaded_and_its_history_stays(test: Fixture) {
