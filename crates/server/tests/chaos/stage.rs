@@ -111,7 +111,12 @@ impl Stage {
             admit(&estate, length);
             (vec![Server::start(&estate, estate.fleet(), 0, estate.listen)], None)
         };
-        let tally = Tally { decided_max: DECIDED_MAX, taken_max: TAKEN_MAX, ..Tally::default() };
+        let tally = Tally {
+            decided_max: DECIDED_MAX,
+            taken_max: TAKEN_MAX,
+            gave_up_max: if shared.is_some() { usize::MAX } else { 0 },
+            ..Tally::default()
+        };
         let (submitted, batches) = (Vec::new(), 0);
         let mut stage = Self { estate, servers, shared, submitted, batches, tally };
         stage.decides(Instant::now()).await;
