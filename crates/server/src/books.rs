@@ -2,20 +2,28 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use remuda_core::fleet::{SecretRef, Server};
+use remuda_core::name::InstallationId;
 use remuda_forge::secrets;
 use remuda_store::sqlite::Settings;
-use remuda_store::{PostgresStore, SqliteStore, Store, postgres};
+use remuda_store::{PostgresStore, SqliteStore, Store, StoreError, postgres};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use secrecy::SecretString;
+use tracing::warn;
 
 /// The one holder of a database whose directory only one server can lock: a successor need not wait.
 const LOCAL: &str = "local";
 
 /// Most characters of a machine's name in a holder's.
 const HOST_CHARS_MAX: usize = 64;
+
+/// How long a server that begins waits for its database.
+const DATABASE_MAX: Duration = Duration::from_secs(30);
+/// Between two attempts meanwhile.
+const DATABASE_AGAIN: Duration = Duration::from_millis(500);
 
 /// Characters that tell state directories of one machine apart.
 const TAIL: usize = 8;
@@ -63,6 +71,33 @@ impl Place {
         }
     }
 
+    /// As [`Self::open`], with whose books they are. A database that does not take us may be starting as we are, or
+    /// be restarted, so it is asked again for [`DATABASE_MAX`].
+    pub(crate) async fn await_open(
+        &self,
+        settings: &Settings,
+    ) -> anyhow::Result<(Arc<dyn Store>, InstallationId)> {
+        let begun = tokio::time::Instant::now();
+        let mut told = false;
+        loop {
+            let opened = async {
+                let store = self.open(settings.clone()).await?;
+                let installation = store.load().await?.installation;
+                anyhow::Ok((store, installation))
+            };
+            match opened.await {
+                Err(failure) if is_away(&failure) && begun.elapsed() < DATABASE_MAX => {
+                    if !told {
+                        warn!("waits up to {} s: {failure:#}", DATABASE_MAX.as_secs());
+                    }
+                    told = true;
+                    tokio::time::sleep(DATABASE_AGAIN).await;
+                }
+                opened => return opened,
+            }
+        }
+    }
+
     /// The name under which the server that has locked this state directory takes the lease. Whoever had
     /// the directory before it is dead, so it goes by the same name and need not wait until a lease of
     /// theirs has run out.
@@ -75,6 +110,20 @@ impl Place {
             }
         }
     }
+}
+
+/// What time may mend, and nobody need correct.
+fn is_away(failure: &anyhow::Error) -> bool {
+    matches!(
+        failure.downcast_ref(),
+        Some(
+            StoreError::Unreachable { .. }
+                | StoreError::Restarting { .. }
+                | StoreError::Lost { .. }
+                | StoreError::Unknown { .. }
+                | StoreError::Busy { .. }
+        )
+    )
 }
 
 /// The name in the file, or else a new one, which is kept there.

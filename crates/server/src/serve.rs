@@ -111,9 +111,9 @@ impl Server {
         private_directory(&state)?;
         let lock = lock(&state).await?;
         let place = Place::of(&fleet.server, &state)?;
-        let (holder, store) = (place.holder(&state)?, place.open(settings).await?);
+        let holder = place.holder(&state)?;
         // Whose books they are decides which instances are ours; the rest is read by whoever leads.
-        let installation = store.load().await?.installation;
+        let (store, installation) = place.await_open(&settings).await?;
         let clock = Clock::system();
         let ground = Ground { installation, state, shim, clock: clock.clone() };
         let mut site = ground.site(fleet, None)?;

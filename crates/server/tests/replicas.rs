@@ -139,6 +139,29 @@ async fn a_leader_that_is_killed_and_started_again_waits_for_no_lease_of_its_own
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_begins_before_its_database_waits_for_it() {
+    let Some(database) = Database::new().await else { return };
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let estate = Estate::new(Config::default()).await;
+    let (url, nowhere) = (database.url(), free_address());
+    let (before, rest) = url.split_once('@').unwrap();
+    let (there, name) = rest.split_once('/').unwrap();
+    estate.shares(&format!("{before}@{nowhere}/{name}"));
+    let mut early = Replica::start(&estate, "early");
+    let begun = std::time::Instant::now();
+    while !estate.log().contains("waits up to 30 s: ") {
+        let ended = early.server.as_mut().unwrap().has_ended();
+        assert!(!ended && begun.elapsed() < Duration::from_secs(20), "{}", estate.log());
+        tokio::task::yield_now().await;
+    }
+    let _front = Front::before(nowhere, vec![there.parse().unwrap()]).await;
+    early.until_it_shows("remuda_leader 1").await;
+    assert_eq!(early.server.take().unwrap().stop(), Some(0), "{}", estate.log());
+    estate.sandbox.close().await;
+    database.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_shared_database_that_cannot_be_had_is_a_clear_word_and_no_secret() {
     let Some(database) = Database::new().await else { return };
     let estate = Estate::new(Config::default()).await;

@@ -111,12 +111,7 @@ impl Stage {
             admit(&estate, length);
             (vec![Server::start(&estate, estate.fleet(), 0, estate.listen)], None)
         };
-        let tally = Tally {
-            decided_max: DECIDED_MAX,
-            taken_max: TAKEN_MAX,
-            gave_up_max: if shared.is_some() { usize::MAX } else { 0 },
-            ..Tally::default()
-        };
+        let tally = Tally { decided_max: DECIDED_MAX, taken_max: TAKEN_MAX, ..Tally::default() };
         let (submitted, batches) = (Vec::new(), 0);
         let mut stage = Self { estate, servers, shared, submitted, batches, tally };
         stage.decides(Instant::now()).await;
@@ -202,7 +197,7 @@ impl Stage {
         self.tends();
     }
 
-    /// A server that found no database when it began has ended, and is started again as systemd would.
+    /// A server that has ended by itself is started again, as systemd would, and counted.
     fn tends(&mut self) {
         for server in &mut self.servers {
             if server.process.has_ended() {

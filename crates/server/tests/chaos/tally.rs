@@ -19,8 +19,6 @@ pub(crate) struct Tally {
     pub(crate) cuts: usize,
     /// Servers that ended by themselves.
     pub(crate) gave_up: usize,
-    /// How many may: those that find no database when they begin.
-    pub(crate) gave_up_max: usize,
     /// Runners in which something was killed: what becomes of their jobs is our doing.
     pub(crate) struck: BTreeSet<String>,
     /// The longest that passed from a kill or a restart of the database to a decision of whoever leads then.
@@ -49,7 +47,7 @@ impl Tally {
         counted.iter().all(|list| list.is_empty())
             && self.decided < self.decided_max
             && self.taken < self.taken_max
-            && self.gave_up <= self.gave_up_max
+            && self.gave_up == 0
     }
 
     /// Looks at what became of every job. The diary has a line for every beginning and every end of one.
