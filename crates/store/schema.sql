@@ -92,6 +92,15 @@ CREATE TABLE failing (
     CHECK ((kind IN ('scope', 'node')) = (part <> ''))
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE fleet (
+    number INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL,
+    who TEXT NOT NULL,
+    how TEXT NOT NULL,
+    revision TEXT NOT NULL,
+    files TEXT NOT NULL
+) STRICT;
+
 CREATE TABLE instance (
     id INTEGER PRIMARY KEY,
     provider TEXT NOT NULL,

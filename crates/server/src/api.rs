@@ -20,8 +20,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::rfc3339;
 use crate::explanation::{self, Explanation};
+use crate::fleets;
 use crate::handle::{Handle, Standing, Unreached};
 use crate::perform::Outside;
+use crate::reload::Reload;
 use crate::restrict::{self, FleetOrder};
 use crate::site::Sites;
 use crate::view::{self, EventRow, Finding};
@@ -42,6 +44,7 @@ pub(crate) struct Api {
     pub(crate) handle: Handle,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) sites: Sites,
+    pub(crate) reload: Arc<Reload>,
 }
 
 /// An error as the socket sends it.
@@ -74,13 +77,13 @@ struct All {
     all: bool,
 }
 
-type Reply = Result<Response, Response>;
+pub(crate) type Reply = Result<Response, Response>;
 
-fn problem(status: StatusCode, error: impl Into<String>) -> Response {
+pub(crate) fn problem(status: StatusCode, error: impl Into<String>) -> Response {
     (status, Json(Problem { error: error.into() })).into_response()
 }
 
-fn unreached(why: &Unreached) -> Response {
+pub(crate) fn unreached(why: &Unreached) -> Response {
     let status = match why {
         Unreached::Standby(_) => StatusCode::MISDIRECTED_REQUEST,
         Unreached::Stopping | Unreached::Failing(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -129,6 +132,7 @@ impl Api {
             .route("/v1/restrictions", get(restricted))
             .route("/v1/order", post(fleet_order))
             .route("/v1/doctor", get(doctor))
+            .merge(fleets::routes())
             .with_state(self);
         axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned()).await?;
         Ok(())

@@ -8,12 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use remuda_core::fleet::{Difference, Fleet, differences};
+use remuda_core::fleet::Fleet;
 use remuda_provider::process::Shim;
 pub use remuda_store::sqlite::Settings;
 use tokio::net::TcpListener;
-use tokio::sync::{Mutex, watch};
-use tokio::task::JoinSet;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -25,7 +24,8 @@ use crate::intake::Intake;
 use crate::lead::{Candidate, Lead};
 use crate::metrics::Metrics;
 use crate::perform::Outside;
-use crate::site::{Ground, Site};
+use crate::reload::{self, Reload};
+use crate::site::{Files, Ground};
 use crate::tasks::Tasks;
 
 /// What a server needs to be told.
@@ -33,6 +33,8 @@ use crate::tasks::Tasks;
 pub struct Options {
     /// What is declared.
     pub fleet: Fleet,
+    /// The files it was read from.
+    pub files: Files,
     /// Where deliveries are taken; see [`listen`].
     pub listener: TcpListener,
     /// Where books, socket and local instances live.
@@ -107,7 +109,7 @@ impl Server {
         options: Options,
         furnish: impl FnOnce(&mut Outside),
     ) -> anyhow::Result<Self> {
-        let Options { fleet, listener, state, shim, books: settings } = options;
+        let Options { fleet, files, listener, state, shim, books: settings } = options;
         private_directory(&state)?;
         let lock = lock(&state).await?;
         let place = Place::of(&fleet.server, &state)?;
@@ -115,8 +117,8 @@ impl Server {
         // Whose books they are decides which instances are ours; the rest is read by whoever leads.
         let (store, installation) = place.await_open(&settings).await?;
         let clock = Clock::system();
-        let ground = Ground { installation, state, shim, clock: clock.clone() };
-        let mut site = ground.site(fleet, None)?;
+        let ground = Ground { installation, state: state.clone(), shim, clock: clock.clone() };
+        let mut site = reload::begin(&*store, &ground, fleet, files).await?;
         if let Some(outside) = Arc::get_mut(&mut site.outside) {
             furnish(outside);
         }
@@ -132,18 +134,21 @@ impl Server {
         });
         let handle = lead.handle();
         let addr = listener.local_addr().context("the listener has no address")?;
-        let socket = Api::bind(&socket_path(&ground.state))?;
+        let socket = Api::bind(&socket_path(&state))?;
         let mut tasks = Tasks::new();
         let stop = tasks.stop();
         tasks.spawn("the loop", lead.run(stop.clone()));
         let intake =
             Intake::new(served.clone(), clock, Arc::clone(&store), handle.clone(), metrics);
         tasks.spawn("the intake", intake.serve(listener, stop.clone()));
-        let api = Api { handle: handle.clone(), store, sites: served };
-        tasks.spawn("the socket", api.serve(socket, stop));
-        info!(%addr, state = %ground.state.display(), "serving on {addr}");
-        let reload = Reload { ground, sites, ending: Mutex::default() };
-        Ok(Self { addr, handle, tasks, reload: Arc::new(reload), _lock: lock })
+        let reload = Arc::new(Reload::new(ground, Arc::clone(&store), sites));
+        let api = Api { handle: handle.clone(), store, sites: served, reload: Arc::clone(&reload) };
+        tasks.spawn("the socket", api.serve(socket, stop.clone()));
+        if reload.site().fleet.server.database.is_some() {
+            tasks.spawn("the fleet", Arc::clone(&reload).keep_up(stop));
+        }
+        info!(%addr, state = %state.display(), "serving on {addr}");
+        Ok(Self { addr, handle, tasks, reload, _lock: lock })
     }
 
     /// Where deliveries are taken.
@@ -158,7 +163,7 @@ impl Server {
 
     /// What its calls are made to at the moment; still good after the server has ended.
     pub(crate) fn outside(&self) -> Arc<Outside> {
-        Arc::clone(&self.reload.sites.borrow().outside)
+        Arc::clone(&self.reload.site().outside)
     }
 
     /// How to put another fleet in force.
@@ -175,42 +180,8 @@ impl Server {
     /// jobs run on; the next server adopts them.
     pub async fn join(self) -> anyhow::Result<()> {
         let outcome = self.tasks.join().await;
-        let site = self.reload.sites.borrow().clone();
-        site.close_but(None).await;
-        while self.reload.ending.lock().await.join_next().await.is_some() {}
+        self.reload.close().await;
         outcome
-    }
-}
-
-/// Puts another fleet in force while the server runs.
-#[derive(Debug)]
-pub struct Reload {
-    ground: Ground,
-    sites: watch::Sender<Arc<Site>>,
-    /// Held by whoever does so, one at a time: what still ends on account of the fleets before.
-    ending: Mutex<JoinSet<()>>,
-}
-
-impl Reload {
-    /// Serves this fleet from now on, and gives what is different. Secrets are read anew. An error leaves
-    /// everything as it was. Runners with jobs run on; calls under way are awaited for some seconds.
-    pub async fn serve(&self, fleet: Fleet) -> anyhow::Result<Vec<Difference>> {
-        let mut ending = self.ending.lock().await;
-        let before = self.sites.borrow().clone();
-        if fleet.server != before.fleet.server {
-            bail!(
-                "[server] is different, and is only read when a server starts: stop this one and \
-                 start it with the new fleet"
-            );
-        }
-        let found = differences(&before.fleet, &fleet);
-        let site = Arc::new(self.ground.site(fleet, Some(&before))?);
-        self.sites.send_replace(Arc::clone(&site));
-        info!(revision = site.fleet.revision(), "serves another fleet");
-        while ending.try_join_next().is_some() {}
-        // Launches under way end by their own deadlines.
-        ending.spawn(async move { before.close_but(Some(&site)).await });
-        Ok(found)
     }
 }
 

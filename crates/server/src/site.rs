@@ -16,9 +16,16 @@ use tracing::warn;
 use crate::clock::Clock;
 use crate::perform::Outside;
 
+/// The names and texts of the files that a fleet is in.
+pub type Files = Vec<(String, String)>;
+
 /// A fleet in force.
 #[derive(Debug)]
 pub struct Site {
+    /// Its number in the history of fleets.
+    pub number: u64,
+    /// What it was read from.
+    pub files: Files,
     /// What is declared.
     pub fleet: Arc<Fleet>,
     /// What calls are made to.
@@ -40,7 +47,11 @@ pub(crate) struct Ground {
 impl Ground {
     /// Sets up what a fleet declares: secrets are read, nothing is asked of anybody. A provider that is
     /// declared as it was `before` goes on as it is.
-    pub(crate) fn site(&self, fleet: Fleet, before: Option<&Site>) -> anyhow::Result<Site> {
+    pub(crate) fn site(
+        &self,
+        (number, fleet, files): (u64, Fleet, Files),
+        before: Option<&Site>,
+    ) -> anyhow::Result<Site> {
         let mut outside = Outside::new(self.clock.clone());
         for (name, declared) in &fleet.forges {
             let forge = GitHub::new(declared, self.clock.teller())
@@ -65,7 +76,7 @@ impl Ground {
                 }
             }
         }
-        Ok(Site { fleet: Arc::new(fleet), outside: Arc::new(outside) })
+        Ok(Site { number, files, fleet: Arc::new(fleet), outside: Arc::new(outside) })
     }
 
     /// A provider, or why this replica cannot see its instances.

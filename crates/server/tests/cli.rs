@@ -725,6 +725,8 @@ async fn the_examples_that_ask_a_server_or_nobody_run() {
     examples(&remuda::cli::command(), &mut found);
     let mut run = 0;
     let spare = tempfile::tempdir().unwrap();
+    let fleet = std::fs::read_to_string(estate.fleet()).unwrap();
+    std::fs::write(spare.path().join("fleet.toml"), fleet.replace("cap = 20", "cap = 7")).unwrap();
     // These run until they are ended, or long, or need a sandbox at the address of their example.
     let elsewhere = ["serve", "demo", "bench"];
     for line in found.iter().flat_map(|(_, lines)| lines) {
@@ -738,7 +740,7 @@ async fn the_examples_that_ask_a_server_or_nobody_run() {
                 "github/812" => *word = jobs[0]["id"].as_str().unwrap().into(),
                 "42" if line.contains("--seed") => {}
                 "42" => word.clone_from(&idle),
-                "./state" | "./other" | "books.jsonl" => {
+                "./state" | "./other" | "books.jsonl" | "fleet.toml" | "change.plan" => {
                     *word = spare.path().join(&*word).display().to_string();
                 }
                 _ => {}
@@ -746,8 +748,13 @@ async fn the_examples_that_ask_a_server_or_nobody_run() {
         }
         let args: Vec<_> = words[1..].iter().map(String::as_str).collect();
         let seen = remuda(&estate.state(), &args);
-        // What the doctor says of the example's fleet is its business: the secrets are not there.
-        let codes: &[i32] = if args[0] == "doctor" { &[0, 1] } else { &[0] };
+        let codes: &[i32] = match args[0] {
+            // What the doctor says of the example's fleet is its business: the secrets are not there.
+            "doctor" => &[0, 1],
+            // It says that there are changes.
+            "plan" => &[2],
+            _ => &[0],
+        };
         assert!(codes.contains(&seen.code), "{line}: {seen:?}");
         run += 1;
     }

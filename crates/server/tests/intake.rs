@@ -38,6 +38,7 @@ impl Door {
         let fleet = parse(&[Source { name: "fleet.toml", text: &text }]).unwrap();
         let options = Options {
             fleet,
+            files: vec![("fleet.toml".into(), text)],
             listener: listen(estate.listen).await.unwrap(),
             state: estate.state(),
             shim: Shim { program: common::REMUDA.into(), args: vec!["process-shim".into()] },

@@ -42,6 +42,8 @@ pub const SCHEMA: u32 = migration::newest(sqlite::MIGRATIONS);
 pub const BODY_BYTES_PER_CALL_MAX: usize = 32 * 1024 * 1024;
 /// Most reasons-changes kept of one job: the newest.
 pub const WAITS_PER_JOB_MAX: u32 = 500;
+/// Most fleets of the past that are kept.
+pub const FLEETS_MAX: u64 = 100;
 /// Most attempts of one job that are handed back: the newest.
 pub const ATTEMPTS_PER_CALL_MAX: u32 = 1_000;
 
@@ -102,6 +104,16 @@ pub trait Store: Send + Sync {
     /// Runners, forgotten or not, the highest number first, at most `limit`.
     async fn runner_history(&self, limit: u32) -> Result<Vec<Runner>, StoreError>;
 
+    /// Writes down that a fleet is in force, durable before this returns. False, and nothing is written, if
+    /// its number is not the one after the newest: somebody else was first. The newest [`FLEETS_MAX`] stay.
+    async fn apply(&self, fleet: &Applied) -> Result<bool, StoreError>;
+
+    /// The fleet of this number, or the newest; `None` if there is none.
+    async fn applied(&self, number: Option<u64>) -> Result<Option<Applied>, StoreError>;
+
+    /// Fleets without their files, the newest first, at most `limit`.
+    async fn fleet_history(&self, limit: u32) -> Result<Vec<Applied>, StoreError>;
+
     /// Succeeds if the store can be read and takes a durable write.
     async fn check(&self) -> Result<(), StoreError>;
 
@@ -111,6 +123,23 @@ pub trait Store: Send + Sync {
     async fn news(&self) {
         std::future::pending::<()>().await;
     }
+}
+
+/// A fleet that was put in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// Counts from 1, without gaps.
+    pub number: u64,
+    /// When, by the clock of the server that did so.
+    pub at: Timestamp,
+    /// Who asked for it.
+    pub who: String,
+    /// On what occasion: `start`, `SIGHUP`, `apply`, `rollback to 3`.
+    pub how: String,
+    /// What the fleet's own revision was.
+    pub revision: String,
+    /// The names and texts of its files.
+    pub files: Vec<(String, String)>,
 }
 
 /// What became of a delivery that was handed in. The number orders deliveries by their arrival.

@@ -16,8 +16,8 @@ use remuda_core::{Batch, Change, Delivery, Event, Timestamp, WaitChange};
 
 use crate::clock::Clock;
 use crate::{
-    ATTEMPTS_PER_CALL_MAX, Accepted, BODY_BYTES_PER_CALL_MAX, Books, Decoded, Leader, Lease,
-    Retention, Store, StoreError, WAITS_PER_JOB_MAX, installation,
+    ATTEMPTS_PER_CALL_MAX, Accepted, Applied, BODY_BYTES_PER_CALL_MAX, Books, Decoded, FLEETS_MAX,
+    Leader, Lease, Retention, Store, StoreError, WAITS_PER_JOB_MAX, installation,
 };
 
 /// Keeps everything until it is dropped, and nothing longer.
@@ -47,6 +47,7 @@ struct State {
     next: Option<(RunnerId, InstanceId)>,
     events: BTreeMap<u64, Event>,
     last_event: u64,
+    fleets: BTreeMap<u64, Applied>,
 }
 
 #[derive(Debug)]
@@ -249,6 +250,28 @@ impl Store for MemoryStore {
         let state = self.state();
         let newest = state.runners.values().rev().map(|row| row.value.clone());
         Ok(newest.take(limit as usize).collect())
+    }
+
+    async fn apply(&self, fleet: &Applied) -> Result<bool, StoreError> {
+        let fleets = &mut self.state().fleets;
+        if fleet.number != 1 + fleets.keys().next_back().copied().unwrap_or(0) {
+            return Ok(false);
+        }
+        fleets.insert(fleet.number, fleet.clone());
+        fleets.retain(|number, _| number + FLEETS_MAX > fleet.number);
+        Ok(true)
+    }
+
+    async fn applied(&self, number: Option<u64>) -> Result<Option<Applied>, StoreError> {
+        let fleets = &self.state().fleets;
+        let number = number.or_else(|| fleets.keys().next_back().copied());
+        Ok(number.and_then(|number| fleets.get(&number).cloned()))
+    }
+
+    async fn fleet_history(&self, limit: u32) -> Result<Vec<Applied>, StoreError> {
+        let state = self.state();
+        let newest = state.fleets.values().rev().take(limit as usize);
+        Ok(newest.map(|fleet| Applied { files: Vec::new(), ..fleet.clone() }).collect())
     }
 
     async fn check(&self) -> Result<(), StoreError> {

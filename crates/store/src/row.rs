@@ -16,9 +16,9 @@ use remuda_core::snapshot::{Backoff, Drain, Recovering, Stray};
 use remuda_core::tenant::{Met, Tenant, TenantKey};
 use remuda_core::{Delivery, Event, Timestamp, WaitChange};
 
-use crate::Leader;
 use crate::value::{Cells, Misread};
 use crate::wire::{self, Unreadable};
+use crate::{Applied, Leader};
 
 type Read<T> = Result<T, Misread>;
 
@@ -397,6 +397,19 @@ pub(crate) fn event(row: &dyn Cells) -> Read<(u64, Event)> {
 pub(crate) fn leader(row: &dyn Cells) -> Read<Leader> {
     let (holder, epoch) = (plain(row, "holder")?, id(row, "epoch")?);
     Ok(Leader { holder, epoch, since: at(row, "taken_at")? })
+}
+
+pub(crate) fn applied(row: &dyn Cells) -> Read<Applied> {
+    let files = word(row, "files")?;
+    Ok(Applied {
+        number: int(row, "number")?.cast_unsigned(),
+        at: at(row, "at")?,
+        who: word(row, "who")?,
+        how: word(row, "how")?,
+        revision: word(row, "revision")?,
+        files: serde_json::from_str(&files)
+            .map_err(|error| Misread::new("files", error.to_string()))?,
+    })
 }
 
 pub(crate) fn installation(row: &dyn Cells) -> Read<InstallationId> {

@@ -26,6 +26,22 @@ WHERE sequence = ?1 AND state IN ('pending', 'undecodable')";
 pub(crate) const FREE_LEASE: &str =
     "UPDATE lease SET holder = NULL WHERE one = 1 AND epoch = ?1 AND holder = ?2";
 
+// Fleets.
+/// `SELECT` and not `VALUES`, so that it can look at the newest number.
+pub(crate) const PUT_FLEET: &str = "\
+INSERT INTO fleet (number, at, who, how, revision, files)
+SELECT CAST(?1 AS BIGINT), CAST(?2 AS BIGINT), CAST(?3 AS TEXT), CAST(?4 AS TEXT), CAST(?5 AS TEXT), \
+    CAST(?6 AS TEXT)
+WHERE ?1 = 1 + (SELECT coalesce(max(number), 0) FROM fleet)
+ON CONFLICT (number) DO NOTHING
+RETURNING number, at, who, how, revision, '[]' AS files";
+pub(crate) const FORGET_FLEETS: &str = "DELETE FROM fleet WHERE number <= ?1";
+pub(crate) const FLEET: &str = "\
+SELECT number, at, who, how, revision, files FROM fleet
+WHERE number = coalesce(?1, (SELECT max(number) FROM fleet))";
+pub(crate) const FLEETS: &str = "\
+SELECT number, at, who, how, revision, '[]' AS files FROM fleet ORDER BY number DESC LIMIT ?1";
+
 // Rows of the snapshot.
 const JOB_COLUMNS: &str = "\
 forge, namespace, native, tenant_forge, tenant_kind, tenant_id, scope, repository, wanted, trust, \

@@ -11,7 +11,7 @@ use remuda_core::{Batch, Change, Event, Timestamp, WaitChange};
 
 use crate::row::{namespace_word, purpose_columns, registration_columns, trust_word};
 use crate::value::{Statement, Value, values};
-use crate::{Decoded, WAITS_PER_JOB_MAX, sql, wire};
+use crate::{Applied, Decoded, FLEETS_MAX, WAITS_PER_JOB_MAX, sql, wire};
 
 /// A job's key as the first three parameters of the statements that ask for it.
 pub(crate) fn job_values(key: &JobKey) -> Vec<Value<'_>> {
@@ -271,4 +271,22 @@ fn of_mark(mark: &Decoded, now: Timestamp) -> Statement<'_> {
         Err(error) => ("undecodable", Some(error)),
     };
     (sql::MARK_DELIVERY, values![mark.sequence, state, now, error])
+}
+
+/// The columns of a fleet, in the order of [`sql::PUT_FLEET`](crate::sql::PUT_FLEET).
+pub(crate) fn applied_values(fleet: &Applied) -> Vec<Value<'static>> {
+    let files = serde_json::json!(fleet.files).to_string();
+    values![
+        fleet.number,
+        fleet.at,
+        fleet.who.clone(),
+        fleet.how.clone(),
+        fleet.revision.clone(),
+        files
+    ]
+}
+
+/// The newest fleet that gives way to this one.
+pub(crate) fn last_forgotten(fleet: &Applied) -> i64 {
+    i64::try_from(fleet.number.saturating_sub(FLEETS_MAX)).unwrap_or(i64::MAX)
 }

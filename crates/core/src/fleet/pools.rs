@@ -401,8 +401,8 @@ pub(super) static LIMITS: Section = Section {
         key(
             "lifetime",
             DURATION,
-            "\"24h\"",
-            Means("\"24h\""),
+            "\"1d\"",
+            Means("\"1d\""),
             "From launch, while without a job.",
             &["max_age", "ttl"],
         ),

@@ -91,10 +91,7 @@ impl Client {
         path: &[&str],
         query: &[(&str, &str)],
     ) -> Result<T, ClientError> {
-        let body = self.bytes(path, query).await?;
-        serde_json::from_slice(&body).map_err(|error| {
-            self.silent(format!("its answer is not understood ({error}); is it of this version?"))
-        })
+        self.understood(&self.bytes(path, query).await?)
     }
 
     /// The bytes at `path`.
@@ -114,6 +111,22 @@ impl Client {
         body: &impl Serialize,
     ) -> Result<(), ClientError> {
         self.send(Method::POST, path, &[], Some(body)).await.map(drop)
+    }
+
+    /// Hands over `body` and reads the answer.
+    pub(super) async fn put<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        let response = self.send(Method::POST, path, &[], Some(body)).await?;
+        self.understood(&self.body(response).await?)
+    }
+
+    fn understood<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, ClientError> {
+        serde_json::from_slice(body).map_err(|error| {
+            self.silent(format!("its answer is not understood ({error}); is it of this version?"))
+        })
     }
 
     async fn send<B: Serialize>(

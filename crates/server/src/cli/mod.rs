@@ -1,6 +1,7 @@
 //! The command line: one file per verb or family of verbs.
 
 mod about;
+mod apply;
 mod arenas;
 mod bench;
 mod client;
@@ -44,6 +45,10 @@ struct Cli {
 enum Verb {
     Serve(serve::Serve),
     Validate(validate::Validate),
+    Plan(apply::Show),
+    Apply(apply::Apply),
+    History(apply::History),
+    Rollback(apply::Rollback),
     Sandbox(sandbox::Sandbox),
     Simulate(simulate::Simulate),
     Demo(demo::Demo),
@@ -141,6 +146,10 @@ fn run(verb: Verb) -> anyhow::Result<Exit> {
     match verb {
         Verb::Serve(serve) => serve.run(),
         Verb::Validate(validate) => validate.run(),
+        Verb::Plan(plan) => plan.run(),
+        Verb::Apply(apply) => apply.run(),
+        Verb::History(history) => history.run(),
+        Verb::Rollback(rollback) => rollback.run(),
         Verb::Sandbox(sandbox) => sandbox.run(),
         Verb::Simulate(simulate) => simulate.run(),
         Verb::Demo(demo) => demo.run(),

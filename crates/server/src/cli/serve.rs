@@ -4,15 +4,17 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use clap::Args;
-use tracing::{error, info};
+use tracing::error;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::validate::Files;
 use super::{State, asked_to_end, log, runtime, shim};
+use crate::env;
 use crate::exit::Exit;
-use crate::serve::{Options, Reload, Server, Settings, listen};
+use crate::reload::{self, Reload, Wish};
+use crate::serve::{Options, Server, Settings, listen};
 
 /// Run the control plane
 ///
@@ -38,11 +40,13 @@ pub(super) struct Serve {
 impl Serve {
     pub(super) fn run(self) -> anyhow::Result<Exit> {
         log(LevelFilter::INFO, self.log_json);
-        let Some(fleet) = super::validate::read(&self.fleet)? else { return Ok(Exit::Failed) };
+        let Some((fleet, files)) = super::validate::read(&self.fleet)? else {
+            return Ok(Exit::Failed);
+        };
         let address = self.listen.unwrap_or(fleet.server.listen);
         let options = |listener| -> anyhow::Result<Options> {
             let (state, books) = (self.state.directory(), Settings::default());
-            Ok(Options { fleet, listener, state, shim: shim()?, books })
+            Ok(Options { fleet, files, listener, state, shim: shim()?, books })
         };
         runtime()?.block_on(async {
             let server = Server::start(options(listen(address).await?)?).await?;
@@ -69,21 +73,18 @@ async fn read_again(fleet: &Path, reload: &Reload) -> anyhow::Result<Infallible>
     loop {
         // The stream never ends.
         let _ = hangup.recv().await;
-        let read = Files::read(fleet).and_then(|files| {
-            files
-                .parse()
-                .map_err(|problems| anyhow!("{} is not in order:\n{problems}", fleet.display()))
+        let read = Files::read(fleet).map(|Files(files)| Wish {
+            files,
+            who: env::user(),
+            how: reload::SIGNAL.into(),
+            base: None,
         });
         let served = match read {
-            Ok(read) => reload.serve(read).await,
+            Ok(wish) => reload.serve(wish).await.map_err(anyhow::Error::from),
             Err(why) => Err(why),
         };
-        match served {
-            Ok(found) if found.is_empty() => {
-                info!("the fleet is the same; its secrets were read again");
-            }
-            Ok(found) => info!("{} keys of the fleet are different", found.len()),
-            Err(why) => error!("goes on with the fleet as it was: {why:#}"),
+        if let Err(why) = served {
+            error!("goes on with the fleet as it was: {why:#}");
         }
     }
 }

@@ -79,7 +79,7 @@ impl Where {
         let server = match &self.fleet {
             None => Server::default(),
             Some(file) => match validate::read(file)? {
-                Some(Fleet { server, .. }) => server,
+                Some((Fleet { server, .. }, _)) => server,
                 None => return Ok(None),
             },
         };

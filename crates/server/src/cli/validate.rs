@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
-use remuda_core::fleet::{Fleet, Problems, Source, parse};
+use remuda_core::fleet::{Fleet, Problems};
 
 use super::{Output, say};
 use crate::exit::Exit;
+use crate::{reload, site};
 
 /// Most bytes read of a fleet; the parser's own bound for a file is lower and says so better.
 const FLEET_BYTES_MAX: u64 = 64 << 20;
@@ -81,7 +82,7 @@ fn json(outcome: &Result<Fleet, Problems>) -> String {
 }
 
 /// The files that a fleet is in, read.
-pub(super) struct Files(Vec<(String, String)>);
+pub(super) struct Files(pub(super) site::Files);
 
 impl Files {
     /// Reads a fleet file, or every `*.toml` of a directory in the order of their names.
@@ -113,8 +114,7 @@ impl Files {
 
     /// The fleet, or all that is wrong with it.
     pub(super) fn parse(&self) -> Result<Fleet, Problems> {
-        let sources: Vec<_> = self.0.iter().map(|(name, text)| Source { name, text }).collect();
-        parse(&sources)
+        reload::read(&self.0)
     }
 }
 
@@ -132,10 +132,12 @@ fn text_of(file: &Path, room: &mut u64) -> anyhow::Result<String> {
         .with_context(unreadable)
 }
 
-/// Reads a fleet; says what is wrong with it and gives nothing if it is not in order.
-pub(crate) fn read(path: &Path) -> anyhow::Result<Option<Fleet>> {
-    match Files::read(path)?.parse() {
-        Ok(fleet) => Ok(Some(fleet)),
+/// Reads a fleet and gives it with its files; says what is wrong with it and gives nothing if it is not in
+/// order.
+pub(crate) fn read(path: &Path) -> anyhow::Result<Option<(Fleet, site::Files)>> {
+    let files = Files::read(path)?;
+    match files.parse() {
+        Ok(fleet) => Ok(Some((fleet, files.0))),
         Err(problems) => {
             show(&problems);
             Ok(None)

@@ -235,7 +235,8 @@ impl Ground {
         let mut outside = Outside::new(clock.clone());
         outside.forges.insert(forge(), Arc::clone(&side) as Arc<dyn Forge>);
         sees(&mut outside, ProviderName::new("local").unwrap(), side);
-        let estate = Site { fleet: Arc::clone(&self.fleet), outside: Arc::new(outside) };
+        let (fleet, outside) = (Arc::clone(&self.fleet), Arc::new(outside));
+        let estate = Site { number: 1, files: Vec::new(), fleet, outside };
         let (served, sites) = watch::channel(Arc::new(estate));
         let lead = Lead::new(Candidate {
             store: Arc::clone(&store) as Arc<dyn Store>,

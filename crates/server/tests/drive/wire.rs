@@ -7,7 +7,9 @@ use async_trait::async_trait;
 use remuda_core::job::{Attempt, JobKey};
 use remuda_core::runner::Runner;
 use remuda_core::{Batch, Delivery, Event, WaitChange};
-use remuda_store::{Accepted, Books, Decoded, Leader, Lease, MemoryStore, Store, StoreError};
+use remuda_store::{
+    Accepted, Applied, Books, Decoded, Leader, Lease, MemoryStore, Store, StoreError,
+};
 
 /// How the way to the books is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,6 +127,21 @@ impl Store for Wired {
                 self.store.commit(lease, batch, decoded).await
             }
         }
+    }
+
+    async fn apply(&self, fleet: &Applied) -> Result<bool, StoreError> {
+        self.pass().await?;
+        self.store.apply(fleet).await
+    }
+
+    async fn applied(&self, number: Option<u64>) -> Result<Option<Applied>, StoreError> {
+        self.pass().await?;
+        self.store.applied(number).await
+    }
+
+    async fn fleet_history(&self, limit: u32) -> Result<Vec<Applied>, StoreError> {
+        self.pass().await?;
+        self.store.fleet_history(limit).await
     }
 
     async fn events(&self, after: u64, limit: u32) -> Result<Vec<(u64, Event)>, StoreError> {

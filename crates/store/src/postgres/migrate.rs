@@ -27,6 +27,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         number: 5,
         sql: include_str!("../../migrations/postgres/0005_bodies_compressed.sql"),
     },
+    Migration { number: 6, sql: include_str!("../../migrations/postgres/0006_fleets.sql") },
 ];
 
 /// Refuses a database that `migrations` cannot bring forward. Gives how many of them it has had.

@@ -19,10 +19,10 @@ use tokio::task::JoinSet;
 use crate::clock::Clock;
 use crate::migration::up_to_date;
 use crate::value::values;
-use crate::write::job_values;
+use crate::write::{applied_values, job_values, last_forgotten};
 use crate::{
-    ATTEMPTS_PER_CALL_MAX, Accepted, BODY_BYTES_PER_CALL_MAX, Books, Decoded, Leader, Lease,
-    Retention, Store, StoreError, WAITS_PER_JOB_MAX, installation, row, sql as common,
+    ATTEMPTS_PER_CALL_MAX, Accepted, Applied, BODY_BYTES_PER_CALL_MAX, Books, Decoded, Leader,
+    Lease, Retention, Store, StoreError, WAITS_PER_JOB_MAX, installation, row, sql as common,
 };
 
 mod address;
@@ -206,6 +206,25 @@ impl Store for PostgresStore {
 
     async fn runner_history(&self, limit: u32) -> Result<Vec<Runner>, StoreError> {
         self.link.rows(&common::RUNNER_HISTORY, values![limit], row::runner).await
+    }
+
+    async fn apply(&self, fleet: &Applied) -> Result<bool, StoreError> {
+        let written =
+            self.link.rows(common::PUT_FLEET, applied_values(fleet), row::applied).await?;
+        if written.is_empty() {
+            return Ok(false);
+        }
+        self.link.rows(common::FORGET_FLEETS, values![last_forgotten(fleet)], |_| Ok(())).await?;
+        Ok(true)
+    }
+
+    async fn applied(&self, number: Option<u64>) -> Result<Option<Applied>, StoreError> {
+        let found = self.link.rows(common::FLEET, values![number.map(sequence)], row::applied);
+        Ok(found.await?.into_iter().next())
+    }
+
+    async fn fleet_history(&self, limit: u32) -> Result<Vec<Applied>, StoreError> {
+        self.link.rows(common::FLEETS, values![limit], row::applied).await
     }
 
     async fn check(&self) -> Result<(), StoreError> {

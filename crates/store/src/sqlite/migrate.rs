@@ -25,6 +25,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         number: 5,
         sql: include_str!("../../migrations/sqlite/0005_bodies_compressed.sql"),
     },
+    Migration { number: 6, sql: include_str!("../../migrations/sqlite/0006_fleets.sql") },
 ];
 
 /// Refuses a database that `migrations` cannot bring forward. Writes nothing. Gives the number of

@@ -14,7 +14,7 @@ use rusqlite::{Connection, OpenFlags};
 use crate::clock::Clock;
 use crate::migration::up_to_date;
 use crate::{
-    Accepted, Books, Decoded, Leader, Lease, Retention, Store, StoreError, installation,
+    Accepted, Applied, Books, Decoded, Leader, Lease, Retention, Store, StoreError, installation,
     sql as common,
 };
 
@@ -252,6 +252,19 @@ impl Store for SqliteStore {
 
     async fn runner_history(&self, limit: u32) -> Result<Vec<Runner>, StoreError> {
         self.reader().call(0, move |connection| Ok(read::runner_history(connection, limit)?)).await
+    }
+
+    async fn apply(&self, fleet: &Applied) -> Result<bool, StoreError> {
+        let fleet = fleet.clone();
+        self.writer.call(0, move |connection| Ok(write::apply(connection, &fleet)?)).await
+    }
+
+    async fn applied(&self, number: Option<u64>) -> Result<Option<Applied>, StoreError> {
+        self.reader().call(0, move |connection| Ok(read::applied(connection, number)?)).await
+    }
+
+    async fn fleet_history(&self, limit: u32) -> Result<Vec<Applied>, StoreError> {
+        self.reader().call(0, move |connection| Ok(read::fleet_history(connection, limit)?)).await
     }
 
     async fn check(&self) -> Result<(), StoreError> {

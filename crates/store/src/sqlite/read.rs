@@ -14,7 +14,8 @@ use crate::books::Found;
 use crate::value::{Cells, Misread, Value, misread};
 use crate::write::job_values;
 use crate::{
-    ATTEMPTS_PER_CALL_MAX, BODY_BYTES_PER_CALL_MAX, Books, Leader, WAITS_PER_JOB_MAX, row, sql,
+    ATTEMPTS_PER_CALL_MAX, Applied, BODY_BYTES_PER_CALL_MAX, Books, Leader, WAITS_PER_JOB_MAX, row,
+    sql,
 };
 
 impl Cells for Row<'_> {
@@ -101,6 +102,18 @@ pub(super) fn leader(connection: &Connection, now: Timestamp) -> rusqlite::Resul
     let Some((epoch, Some(held))) = lease(connection)? else { return Ok(None) };
     let leader = Leader { holder: held.holder, epoch, since: held.taken_at };
     Ok((held.expires_at > now).then_some(leader))
+}
+
+pub(super) fn applied(
+    connection: &Connection,
+    number: Option<u64>,
+) -> rusqlite::Result<Option<Applied>> {
+    let found = rows(connection, sql::FLEET, params![number.map(sequence)], row::applied)?;
+    Ok(found.into_iter().next())
+}
+
+pub(super) fn fleet_history(connection: &Connection, limit: u32) -> rusqlite::Result<Vec<Applied>> {
+    rows(connection, sql::FLEETS, params![limit], row::applied)
 }
 
 pub(super) fn undecoded(

@@ -9,7 +9,8 @@ use rusqlite::{Connection, OptionalExtension as _, Params, ToSql, params, params
 use super::work::Undone;
 use super::{read, sql as own};
 use crate::value::Value;
-use crate::{Accepted, Decoded, Lease, sql, write};
+use crate::write::{applied_values, last_forgotten};
+use crate::{Accepted, Applied, Decoded, Lease, sql, write};
 
 impl ToSql for Value<'_> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
@@ -71,6 +72,15 @@ pub(super) fn renew(
 pub(super) fn release(connection: &Connection, lease: &Lease) -> rusqlite::Result<()> {
     run(connection, sql::FREE_LEASE, params![lease.epoch.cast_signed(), lease.holder])?;
     Ok(())
+}
+
+pub(super) fn apply(connection: &Connection, fleet: &Applied) -> rusqlite::Result<bool> {
+    let values = params_from_iter(applied_values(fleet));
+    let written = connection.prepare_cached(sql::PUT_FLEET)?.exists(values)?;
+    if written {
+        run(connection, sql::FORGET_FLEETS, [last_forgotten(fleet)])?;
+    }
+    Ok(written)
 }
 
 pub(super) fn probe(connection: &Connection, now: Timestamp) -> rusqlite::Result<()> {

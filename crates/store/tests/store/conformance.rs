@@ -10,8 +10,8 @@ use remuda_core::name::{ForgeName, InstallationId};
 use remuda_core::reason::Reason;
 use remuda_core::runner::{InstanceId, RunnerId};
 use remuda_core::snapshot::Note;
-use remuda_core::{Batch, Change, Event, Snapshot, WaitChange};
-use remuda_store::{Accepted, Decoded, Leader, StoreError, WAITS_PER_JOB_MAX};
+use remuda_core::{Batch, Change, Event, Snapshot, Timestamp, WaitChange};
+use remuda_store::{Accepted, Applied, Decoded, FLEETS_MAX, Leader, StoreError, WAITS_PER_JOB_MAX};
 
 use crate::fixture::{
     Fixture, HOUR, at, attempt, commit, delivery, event, instance, job_change, key, lease_of,
@@ -66,6 +66,8 @@ promises! {
     the_newest_events_stay_in_order
     decoded_deliveries_are_known_for_three_days
     history_ends_with_its_retention
+    fleets_in_force_are_numbered_without_gaps_and_the_newest_hundred_stay
+    of_two_fleets_with_one_number_the_first_is_in_force
     a_sound_store_passes_its_check
 }
 
@@ -495,6 +497,45 @@ async fn history_ends_with_its_retention(test: Fixture) {
     assert_eq!(test.store.job_history(&key(1)).await.unwrap(), []);
     assert_eq!(test.store.job_history(&key(2)).await.unwrap(), [done]);
     assert_eq!(test.store.runner_history(10).await.unwrap(), [runner(2)]);
+}
+
+fn fleet(number: u64, who: &str) -> Applied {
+    Applied {
+        number,
+        at: Timestamp::from_millis(1_000 + number.cast_signed()),
+        who: who.into(),
+        how: "apply".into(),
+        revision: format!("{number:016x}"),
+        files: vec![("a.toml".into(), "[pool.\"ä\"]".into()), ("b.toml".into(), String::new())],
+    }
+}
+
+async fn fleets_in_force_are_numbered_without_gaps_and_the_newest_hundred_stay(test: Fixture) {
+    let store = &test.store;
+    assert_eq!(store.applied(None).await.unwrap(), None);
+    assert_eq!(store.fleet_history(10).await.unwrap(), []);
+    assert!(!store.apply(&fleet(2, "ann")).await.unwrap());
+    for number in 1..=FLEETS_MAX + 3 {
+        assert!(store.apply(&fleet(number, "ann")).await.unwrap());
+    }
+    assert!(!store.apply(&fleet(FLEETS_MAX + 5, "ann")).await.unwrap());
+    let newest = fleet(FLEETS_MAX + 3, "ann");
+    assert_eq!(store.applied(None).await.unwrap(), Some(newest.clone()));
+    assert_eq!(store.applied(Some(7)).await.unwrap(), Some(fleet(7, "ann")));
+    assert_eq!(store.applied(Some(3)).await.unwrap(), None);
+    let history = store.fleet_history(u32::MAX).await.unwrap();
+    assert_eq!(history.len() as u64, FLEETS_MAX);
+    assert_eq!(history[0], Applied { files: Vec::new(), ..newest });
+    assert_eq!(store.fleet_history(2).await.unwrap(), history[..2]);
+}
+
+async fn of_two_fleets_with_one_number_the_first_is_in_force(test: Fixture) {
+    let (ann, bob) = (fleet(1, "ann"), fleet(1, "bob"));
+    let (first, second) = tokio::join!(test.store.apply(&ann), test.store.apply(&bob));
+    let (first, second) = (first.unwrap(), second.unwrap());
+    assert!(first != second, "{first} {second}");
+    let in_force = test.store.applied(None).await.unwrap().unwrap();
+    assert_eq!(in_force.who, if first { "ann" } else { "bob" });
 }
 
 async fn a_sound_store_passes_its_check(test: Fixture) {

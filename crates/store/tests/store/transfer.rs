@@ -7,10 +7,10 @@ use std::time::Duration;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use remuda_core::job::JobState;
-use remuda_core::{Batch, Delivery};
+use remuda_core::{Batch, Delivery, Timestamp};
 use remuda_store::postgres::Settings;
 use remuda_store::{
-    Accepted, Decoded, PostgresStore, SqliteStore, Store, StoreError, TransferError,
+    Accepted, Applied, Decoded, PostgresStore, SqliteStore, Store, StoreError, TransferError,
 };
 use secrecy::ExposeSecret as _;
 use tempfile::TempDir;
@@ -56,6 +56,15 @@ async fn fill(store: &dyn Store, deliveries: &[Delivery], batches: Vec<Batch>) {
     for batch in batches {
         store.commit(&lease, &batch, &[]).await.unwrap();
     }
+    let fleet = Applied {
+        number: 1,
+        at: Timestamp::from_millis(7),
+        who: "ann".into(),
+        how: "apply".into(),
+        revision: "0123456789abcdef".into(),
+        files: vec![("fleet.toml".into(), "[server]\n".into())],
+    };
+    assert!(store.apply(&fleet).await.unwrap());
     store.check().await.unwrap();
     store.release(&lease).await.unwrap();
 }

@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow, bail};
-use remuda_core::fleet::{Source, parse};
+use remuda_core::fleet::Fleet;
 use remuda_sandbox::{AppConfig, Config, Faults, OwnerConfig, Sandbox, Times};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +18,9 @@ use tokio_util::sync::CancellationToken;
 use super::{asked_to_end, shim};
 use crate::handle::Handle;
 use crate::perform::Outside;
+use crate::reload;
 use crate::serve::{Options, Server, Settings, listen};
+use crate::site::Files;
 use backdrop::Backdrop;
 pub(crate) use leaks::Leaks;
 
@@ -96,10 +98,10 @@ impl Stage {
         .await?;
         let place = backdrop::Place { directory: directory.path(), sandbox: sandbox.url(), addr };
         let fleet_file = scenery.backdrop.write(&place, APP, &secret)?;
-        let fleet = read(&fleet_file)?;
+        let (fleet, files) = read(&fleet_file)?;
         let state = directory.path().join("state");
         let (shim, books) = (shim()?, Settings::default());
-        let options = Options { fleet, listener, state: state.clone(), shim, books };
+        let options = Options { fleet, files, listener, state: state.clone(), shim, books };
         let server = Server::start(options).await?;
         server.handle().leads().await?;
         let scene = Scene {
@@ -193,8 +195,9 @@ async fn destroy_all(outside: &Outside) -> anyhow::Result<()> {
 }
 
 /// Reads a fleet file.
-pub(crate) fn read(file: &Path) -> anyhow::Result<remuda_core::fleet::Fleet> {
+pub(crate) fn read(file: &Path) -> anyhow::Result<(Fleet, Files)> {
     let name = file.display().to_string();
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {name}"))?;
-    parse(&[Source { name: &name, text: &text }]).map_err(|problems| anyhow!("{problems}"))
+    let files = vec![(name, text)];
+    Ok((reload::read(&files).map_err(|problems| anyhow!("{problems}"))?, files))
 }

@@ -45,13 +45,14 @@ impl Control {
         state: PathBuf,
         listener: TcpListener,
     ) -> anyhow::Result<Self> {
-        let (fleet, shim, books) = (adjusted(read(fleet)?), shim()?, Settings::default());
+        let (fleet, files) = read(fleet)?;
+        let (fleet, shim, books) = (adjusted(fleet), shim()?, Settings::default());
         private_directory(&state)?;
         let store = Place::of(&fleet.server, &state)?.open(Settings::default()).await?;
         let farm: Arc<dyn Provider> = Arc::new(Farm::of(&store.load().await?));
         drop(store);
         let mut clock = None;
-        let options = Options { fleet, listener, state, shim, books };
+        let options = Options { fleet, files, listener, state, shim, books };
         let server = Server::start_with(options, |outside| {
             outside.providers.values_mut().for_each(|provider| *provider = Arc::clone(&farm));
             clock = Some(outside.clock.clone());
