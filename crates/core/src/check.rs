@@ -149,3 +149,38 @@ fn jobs(world: &Snapshot, found: &mut Vec<Violation>) {
         found.push(Violation::QueueOutOfStep(key.clone()));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::job::Trust;
+    use crate::label::{LabelSet, Wanted};
+    use crate::tenant::{OwnerKind, TenantKey};
+    use crate::time::Timestamp;
+
+    /// What is derived from the jobs is only ever wrong by a fault of our own.
+    #[test]
+    fn a_place_in_a_queue_that_no_job_has_is_found() {
+        let key = JobKey::rest(&"hub".parse().unwrap(), 1);
+        let class = Class {
+            tenant: TenantKey { forge: key.forge.clone(), kind: OwnerKind::User, id: 7 },
+            scope: "org:acme".parse().unwrap(),
+            wanted: Wanted::AllOf(LabelSet::default()),
+            trust: Trust::Unknown,
+        };
+        let place = (Timestamp::default(), key.clone());
+        let spoilt: [&dyn Fn(&mut Snapshot) -> bool; 3] = [
+            &|world| world.queue.entry(class.clone()).or_default().insert(place.clone()),
+            &|world| world.ended.insert(place.clone()),
+            &|world| world.open.insert(key.clone()),
+        ];
+        for spoil in spoilt {
+            let mut world = Snapshot::new("test".parse().unwrap(), Arc::default());
+            assert_eq!(check(&world), []);
+            assert!(spoil(&mut world));
+            assert_eq!(check(&world), [Violation::QueueOutOfStep(key.clone())]);
+        }
+    }
+}

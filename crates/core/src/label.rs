@@ -188,11 +188,13 @@ mod tests {
         assert_eq!(Label::new("a\u{7}b"), Err(LabelError::Control("a\u{7}b".into())));
         assert_eq!(Label::new(" \t"), Err(LabelError::Empty));
         assert_eq!(Label::new(&"x".repeat(257)), Err(LabelError::TooLong(257)));
+        assert_eq!(Label::new(&"x".repeat(256)).unwrap().as_str().len(), 256);
         assert_eq!(Label::new(&"İ".repeat(200)), Err(LabelError::TooLong(400)));
     }
 
     #[test]
     fn an_endless_list_is_refused_at_its_hundred_and_first_label() {
+        assert_eq!(LabelSet::parse((0..100).map(|n| n.to_string())).unwrap().len(), 100);
         assert_eq!(LabelSet::parse((0..).map(|n| n.to_string())), Err(LabelError::TooMany(101)));
     }
 }

@@ -142,17 +142,30 @@ mod tests {
 
     #[test]
     fn a_declared_name_is_short_lower_case_and_plain() {
-        assert!(PoolName::new("rvv-1.2_x").is_ok());
-        for bad in ["", "Rvv", "-x", "a b", "é", &"a".repeat(64)] {
+        for good in ["rvv-1.2_x", "7", "a", &"a".repeat(63)] {
+            assert_eq!(PoolName::new(good).unwrap().as_str(), good);
+        }
+        for bad in ["", "Rvv", "-x", "a b", "aB", "é", "aé", &"a".repeat(64)] {
             assert!(PoolName::new(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_foreign_name_is_any_plain_text_of_at_most_255_characters() {
+        for good in ["Rack 7/é", &"é".repeat(255)] {
+            assert_eq!(NodeName::new(good).unwrap().as_str(), good);
+        }
+        for bad in ["", "a\nb", &"a".repeat(256)] {
+            assert!(NodeName::new(bad).is_err(), "{bad:?}");
         }
     }
 
     #[test]
     fn logins_compare_without_case_and_hold_no_separators() {
         assert_eq!(Login::new("Acme").unwrap(), Login::new("acme").unwrap());
-        assert!(Login::new("a/b").is_err());
-        assert!(Login::new("a\nb").is_err());
+        for bad in ["", "a/b", "a b", "a\nb", "a\u{7}b"] {
+            assert!(Login::new(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -111,6 +111,9 @@ fn several_files_make_one_fleet_and_nothing_is_declared_twice() {
 fn equal_fleets_have_equal_revisions_and_others_others() {
     assert_eq!(good(LAPTOP).revision(), good(&format!("# more\n{LAPTOP}")).revision());
     assert_ne!(good(LAPTOP).revision(), good(&LAPTOP.replace("max = 4", "max = 5")).revision());
+    // Where a secret is read from is a part of what is declared.
+    let elsewhere = LAPTOP.replace("env:GITHUB_TOKEN", "env:OTHER_TOKEN");
+    assert_ne!(good(LAPTOP).revision(), good(&elsewhere).revision());
     assert_eq!(good(LAPTOP).revision().len(), 16);
 }
 

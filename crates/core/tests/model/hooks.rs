@@ -19,9 +19,14 @@ fn app() -> HookKey {
 
 /// A world with an App's hook and a repository's own, ten days after the beginning of time.
 fn hooked() -> World {
+    hooked_at("https://forge.invalid")
+}
+
+fn hooked_at(api: &str) -> World {
     let mut fleet = fleet("pool small labels=x max=9");
     let secret = || vec![SecretRef::Env("HOOK".into())];
     for forge in fleet.forges.values_mut() {
+        forge.api = api.into();
         forge.apps = vec![App {
             id: "1".into(),
             private_key: SecretRef::Env("KEY".into()),
@@ -107,6 +112,35 @@ fn failed_deliveries_are_listed_back_to_what_was_seen_and_no_further_than_the_wi
     let of_app = |(hook, since, _): &(String, Timestamp, _)| hook.contains("App").then_some(*since);
     let since: Vec<_> = listings(&mut world).iter().filter_map(of_app).collect();
     assert_eq!(since, [start - seconds(300)]);
+}
+
+#[test]
+fn an_enterprise_server_is_asked_for_a_week_back() {
+    let mut world = hooked_at("https://ghe.invalid/api/v3");
+    let start = world.now;
+    assert!(listings(&mut world).iter().all(|(_, since, _)| *since == start - seconds(7 * DAY)));
+    lists(&mut world, vec![failed("a", 1, 9, start)], None);
+    world.passes(7 * DAY);
+    lists(&mut world, vec![], None);
+    assert_eq!(world.books().undelivered_of(&forge(), &app()).count(), 1);
+    world.passes(1);
+    lists(&mut world, vec![], None);
+    assert_eq!(world.books().undelivered_of(&forge(), &app()).count(), 0);
+}
+
+#[test]
+fn what_was_asked_for_or_given_up_is_not_counted_as_undelivered() {
+    let mut world = hooked();
+    let failed_at = world.now;
+    let undelivered = |world: &World| world.books().undelivered().count();
+    lists(&mut world, vec![failed("a", 1, 5, failed_at), failed("b", 2, 6, failed_at)], None);
+    assert_eq!(undelivered(&world), 1);
+    // Its fifth attempt is repeated two hours after it failed.
+    world.passes(2 * 3600 + 480);
+    let [call] = &*asked(&mut world) else { panic!("one of them is asked for") };
+    assert_eq!(&*call.guid, "a");
+    takes(&mut world, call);
+    assert_eq!(undelivered(&world), 0);
 }
 
 #[test]

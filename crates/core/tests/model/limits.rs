@@ -257,9 +257,12 @@ fn after_failures_one_runner_is_tried_before_the_others() {
     world.passes(5);
     assert_eq!(world.calls().iter().filter(|call| call.starts_with("launch")).count(), 1);
     assert_eq!((world.why(1), world.why(2)), (vec!["runner_starting"], vec!["proving"]));
+    // What came online holds up nobody, though it has no job yet.
     world.comes_online(2);
+    assert_eq!(world.calls(), ["launch 3 of small"]);
+    assert_eq!(world.books().backoffs().count(), 1);
     world.hears(crate::world::runs(1, "x").on(2, "small"));
-    assert_eq!(world.calls().len(), 4);
+    assert_eq!((world.calls().len(), world.books().backoffs().count()), (3, 0));
 }
 
 // W33

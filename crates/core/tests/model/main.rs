@@ -4,6 +4,8 @@
 //! weakness of RISE's that must not be ours. README.md lists where we do otherwise than RISE and why.
 
 #[cfg(test)]
+mod books;
+#[cfg(test)]
 mod counterfactual;
 #[cfg(test)]
 mod demand;
@@ -33,5 +35,9 @@ mod small;
 mod storage;
 #[cfg(test)]
 mod supply;
+#[cfg(test)]
+mod telling;
+#[cfg(test)]
+mod waiting;
 #[cfg(test)]
 mod world;

@@ -594,11 +594,16 @@ fn an_instance_that_no_row_explains_is_destroyed_only_after_its_registration() {
         world.sees(Observation::Runners { forge, scope, asked_at, all });
         world.lists_instances("one", &[1], &[]);
     };
-    for _ in 0..4 {
-        listed(&mut world, true);
-        world.passes(60);
-    }
+    // Seen once, however long ago, proves nothing; seen again after the grace does.
+    listed(&mut world, true);
+    world.passes(119);
+    assert_eq!(world.calls(), [""; 0]);
+    listed(&mut world, true);
+    assert_eq!(world.calls(), [""; 0]);
+    world.passes(1);
+    listed(&mut world, true);
     assert_eq!(world.calls(), ["deregister remuda-test-small-1"]);
+    world.passes(60);
     listed(&mut world, false);
     world.passes(60);
     listed(&mut world, false);
