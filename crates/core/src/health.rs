@@ -2,8 +2,8 @@
 //! again.
 //!
 //! A failure is blamed on the narrowest thing that explains it: the node; the pool, if another node fails
-//! too or the pool failed before; the image as well, if another of its pools fails too. What a job does to its own runner is blamed
-//! on nothing wider than the node, or any tenant could put a pool in quarantine.
+//! too or the pool failed before; the image as well, if another of its pools fails too. What a job does to
+//! its own runner is blamed on nothing wider than the node, or any tenant could put a pool in quarantine.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -61,7 +61,7 @@ fn a_literal_secret_is_refused_where_it_stands() {
     let lines: Vec<_> = problems.shown().iter().map(|p| (p.line, p.column)).collect();
     assert_eq!(lines, [(3, 9), (6, 15), (7, 28), (9, 10), (14, 21)], "{problems}");
     assert_eq!(problems.shown()[0].line_text, "token = [hidden]");
-    let help = "a secret must be a reference: \"env:NAME\" or \"file:PATH\"";
+    let help = "a secret must be a reference: \"env:NAME\", \"file:PATH\" or \"cmd:COMMAND\"";
     assert_eq!(problems.shown()[0].help.as_deref(), Some(help));
     hidden(FILE);
 }

@@ -67,7 +67,7 @@ pub enum Refused {
 
 /// Puts fleets in force.
 pub struct Reload {
-    ground: Ground,
+    ground: Arc<Ground>,
     store: Arc<dyn Store>,
     sites: watch::Sender<Arc<Site>>,
     /// Held by whoever does so, one at a time: what still ends on account of the fleets before.
@@ -109,7 +109,7 @@ pub(crate) async fn begin(
         let wish = Wish { files: files.clone(), who: env::user(), how: START.into(), base: None };
         let number = newest.map_or(0, |newest| newest.number) + 1;
         let site = ground.site((number, fleet.clone(), files.clone()), None)?;
-        if store.apply(&written(ground, number, &fleet, wish)).await? {
+        if store.apply(&written(ground, number, fleet.revision(), wish)).await? {
             return Ok(site);
         }
     }
@@ -131,9 +131,9 @@ fn texts(files: &Files) -> Vec<&str> {
     files.iter().map(|(_, text)| text.as_str()).collect()
 }
 
-fn written(ground: &Ground, number: u64, fleet: &Fleet, wish: Wish) -> Applied {
+fn written(ground: &Ground, number: u64, revision: String, wish: Wish) -> Applied {
     let Wish { files, who, how, .. } = wish;
-    Applied { number, at: ground.clock.now(), who, how, revision: fleet.revision(), files }
+    Applied { number, at: ground.clock.now(), who, how, revision, files }
 }
 
 impl Reload {
@@ -142,7 +142,7 @@ impl Reload {
         store: Arc<dyn Store>,
         sites: watch::Sender<Arc<Site>>,
     ) -> Self {
-        Self { ground, store, sites, ending: Mutex::default() }
+        Self { ground: Arc::new(ground), store, sites, ending: Mutex::default() }
     }
 
     /// What is in force.
@@ -168,9 +168,9 @@ impl Reload {
         let same = texts(&before.files) == texts(&wish.files);
         let number = if same { before.number } else { before.number + 1 };
         let files = wish.files.clone();
-        let site = self.ground.site((number, fleet.clone(), files), Some(&before));
-        let site = site.map_err(Refused::Setup)?;
-        if !same && !self.store.apply(&written(&self.ground, number, &fleet, wish)).await? {
+        let revision = fleet.revision();
+        let site = self.set_up((number, fleet, files), &before).await.map_err(Refused::Setup)?;
+        if !same && !self.store.apply(&written(&self.ground, number, revision, wish)).await? {
             return Err(self.moved().await?);
         }
         self.switch(&mut ending, before, site);
@@ -209,9 +209,15 @@ impl Reload {
         let number = newest.number;
         let fleet = read(&newest.files).map_err(|why| anyhow!("{why}"));
         let fleet = fleet.with_context(|| format!("fleet {number} cannot be read here"))?;
-        let site = self.ground.site((number, fleet, newest.files), Some(&before))?;
+        let site = self.set_up((number, fleet, newest.files), &before).await?;
         self.switch(&mut ending, before, site);
         Ok(())
+    }
+
+    /// Beside the runtime: commands that print secrets may take their time.
+    async fn set_up(&self, fleet: (u64, Fleet, Files), before: &Arc<Site>) -> anyhow::Result<Site> {
+        let (ground, before) = (Arc::clone(&self.ground), Arc::clone(before));
+        tokio::task::spawn_blocking(move || ground.site(fleet, Some(&before))).await?
     }
 
     fn switch(&self, ending: &mut JoinSet<()>, before: Arc<Site>, site: Site) {

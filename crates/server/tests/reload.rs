@@ -2,13 +2,14 @@
 
 mod common;
 
+use std::path::Path;
 use std::process::Command;
 
 use common::Estate;
 use remuda_sandbox::{Config, Statistics};
 
 /// A workflow of one job for these labels, which ends once the file is there.
-fn waits_for(labels: &str, file: &std::path::Path) -> String {
+fn waits_for(labels: &str, file: &Path) -> String {
     format!(
         "name: one\non: push\njobs:\n  one:\n    runs-on: [{labels}]\n    steps:\n      - run: while \
          [ ! -e {} ]; do sleep 0.05; done\n",
@@ -188,6 +189,29 @@ async fn what_was_applied_outlives_the_server_until_its_own_file_changes() {
     estate.edit("max = 6", "max = 3");
     let server = estate.serve();
     assert!(in_force().contains("max = 3 -> 4\n"), "{}", in_force());
+    assert_eq!(server.stop(), Some(0), "{}", estate.log());
+    estate.sandbox.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_secret_that_a_command_prints_is_read_anew_on_a_signal() {
+    let estate = Estate::new(Config::default()).await;
+    let hook = format!("file:{}", estate.path("hook").display());
+    let other = estate.path("other");
+    std::fs::write(&other, "not the secret of the hook").unwrap();
+    let command = format!("cmd:cat {}", other.display());
+    estate.edit(&hook, &command);
+    let server = estate.serve();
+    estate.logged("leads").await;
+    let job = waits_for("self-hosted, linux", Path::new("/"));
+    estate.sandbox.submit("acme", "app", &job, 1).unwrap();
+    estate.until("a refusal", |seen| seen.deliveries.failed > 0).await;
+
+    std::fs::copy(estate.path("hook"), &other).unwrap();
+    server.signal(rustix::process::Signal::HUP);
+    estate.logged("serves fleet 1").await;
+    estate.sandbox.submit("acme", "app", &job, 1).unwrap();
+    estate.until("a delivery that is taken", |seen| seen.deliveries.succeeded > 0).await;
     assert_eq!(server.stop(), Some(0), "{}", estate.log());
     estate.sandbox.close().await;
 }

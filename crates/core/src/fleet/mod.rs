@@ -106,6 +106,8 @@ pub enum SecretRef {
     Env(String),
     /// A file, read when the server starts.
     File(PathBuf),
+    /// What a shell's command prints.
+    Command(String),
 }
 
 impl fmt::Display for SecretRef {
@@ -113,6 +115,7 @@ impl fmt::Display for SecretRef {
         match self {
             Self::Env(name) => write!(f, "env:{name}"),
             Self::File(path) => write!(f, "file:{}", path.display()),
+            Self::Command(command) => write!(f, "cmd:{command}"),
         }
     }
 }

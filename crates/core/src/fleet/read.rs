@@ -529,7 +529,8 @@ pub(super) fn dangling<'a>(
 }
 
 /// What to write where a secret is needed.
-pub(super) const REFERENCE: &str = "a secret must be a reference: \"env:NAME\" or \"file:PATH\"";
+pub(super) const REFERENCE: &str =
+    "a secret must be a reference: \"env:NAME\", \"file:PATH\" or \"cmd:COMMAND\"";
 
 fn example(key: &Key) -> Option<String> {
     (!key.example.is_empty()).then(|| format!("for example {} = {}", key.name, key.example))

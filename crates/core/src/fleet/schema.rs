@@ -48,9 +48,9 @@ pub enum Absent {
 }
 
 pub(super) const DURATION: &str = "a duration with a unit";
-pub(super) const SECRET: &str = "a reference to a secret, `env:NAME` or `file:PATH`";
+pub(super) const SECRET: &str = "a reference to a secret, `env:NAME`, `file:PATH` or `cmd:COMMAND`";
 pub(super) const SECRETS: &str =
-    "a reference to a secret, `env:NAME` or `file:PATH`, or a list of them";
+    "a reference to a secret, `env:NAME`, `file:PATH` or `cmd:COMMAND`, or a list of them";
 pub(super) const SCOPES: &str =
     "a list of scopes, `org:NAME`, `repo:OWNER/NAME` or `enterprise:NAME`";
 pub(super) const COUNT: &str = "a whole number from 1";

@@ -206,13 +206,20 @@ pub(super) fn hex(bytes: &[u8; 32]) -> String {
     bytes.iter().flat_map(digits).flatten().collect()
 }
 
-/// Reads `env:NAME` or `file:PATH`. What is wrong is said without the text.
+/// Reads `env:NAME`, `file:PATH` or `cmd:COMMAND`. What is wrong is said without the text.
 pub(super) fn secret(text: &str) -> Result<SecretRef, String> {
     if let Some(name) = text.strip_prefix("env:") {
         return if variable(name) {
             Ok(SecretRef::Env(name.into()))
         } else {
             Err("names no environment variable after \"env:\"".into())
+        };
+    }
+    if let Some(command) = text.strip_prefix("cmd:") {
+        return if command.trim().is_empty() || command.chars().any(char::is_control) {
+            Err("names no command on one line after \"cmd:\"".into())
+        } else {
+            Ok(SecretRef::Command(command.into()))
         };
     }
     match text.strip_prefix("file:") {
@@ -361,7 +368,22 @@ mod tests {
     fn a_reference_to_a_secret_names_its_place() {
         assert_eq!(secret("env:A_B"), Ok(SecretRef::Env("A_B".into())));
         assert_eq!(secret("file:keys/a.pem"), Ok(SecretRef::File("keys/a.pem".into())));
-        for bad in ["", "env:", "env:A-B", "env:1", "file:", "hunter2", "ENV:A", "file:a\0b"] {
+        assert_eq!(
+            secret("cmd:pass a | head -1"),
+            Ok(SecretRef::Command("pass a | head -1".into()))
+        );
+        for bad in [
+            "",
+            "env:",
+            "env:A-B",
+            "env:1",
+            "file:",
+            "hunter2",
+            "ENV:A",
+            "file:a\0b",
+            "cmd: ",
+            "cmd:a\nb",
+        ] {
             assert!(!secret(bad).unwrap_err().contains("hunter2"), "{bad}");
         }
     }

@@ -181,12 +181,12 @@ fn secret_findings(owner: &str, secret: &SecretRef) -> Vec<Finding> {
                 SecretRef::Env(_) => {
                     "; it is looked up in doctor's environment, the server's may differ"
                 }
-                SecretRef::File(_) => "",
+                SecretRef::File(_) | SecretRef::Command(_) => "",
             };
             // A variable may well be set for the server alone.
             let level = match secret {
                 SecretRef::Env(_) => "warning",
-                SecretRef::File(_) => "error",
+                SecretRef::File(_) | SecretRef::Command(_) => "error",
             };
             found.push(finding(level, owner, format!("{error}{more}")));
         }
