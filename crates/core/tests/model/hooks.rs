@@ -164,6 +164,28 @@ fn what_failed_is_asked_for_once_the_newest_first_and_in_no_haste() {
 }
 
 #[test]
+fn of_one_delivery_the_latest_attempt_is_remembered_in_whatever_order_they_are_listed() {
+    let mut world = hooked();
+    let start = world.now;
+    let known = |world: &World| {
+        let all: Vec<_> = world.books().undelivered_of(&forge(), &app()).collect();
+        let [(guid, row)] = all[..] else { panic!("{all:?}") };
+        assert_eq!(&**guid, "a");
+        (row.id, row.attempts, row.failed_at)
+    };
+    lists(&mut world, vec![failed("a", 2, 2, start)], None);
+    lists(&mut world, vec![failed("a", 1, 1, start - seconds(60))], None);
+    assert_eq!(known(&world), (2, 2, start));
+    lists(&mut world, vec![failed("a", 2, 2, start)], None);
+    assert_eq!(known(&world), (2, 2, start));
+    // One that was listed alone is one more.
+    lists(&mut world, vec![failed("a", 3, 1, start)], None);
+    assert_eq!(known(&world), (3, 3, start));
+    lists(&mut world, vec![failed("a", 9, 5, start + seconds(1))], None);
+    assert_eq!(known(&world), (9, 5, start + seconds(1)));
+}
+
+#[test]
 fn a_delivery_that_fails_again_is_asked_for_ever_more_seldom_and_then_given_up() {
     let mut world = hooked();
     let mut waits = Vec::new();

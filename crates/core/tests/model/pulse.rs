@@ -2,7 +2,7 @@
 
 use remuda_core::action::Look;
 use remuda_core::controller::Seen;
-use remuda_core::observation::Subject;
+use remuda_core::observation::{Order, Subject};
 use remuda_core::{Action, Observation};
 
 use crate::world::{World, at, fleet, forge, queued, runs, scope};
@@ -36,6 +36,35 @@ fn a_job_whose_delivery_was_lost_is_found_by_listing() {
     assert!(!world.looks().contains(&"jobs of org:acme".into()));
     world.passes(1);
     assert!(world.looks().contains(&"jobs of org:acme".into()));
+}
+
+/// After how many seconds a scope's registrations are listed again.
+fn listed_every(world: &mut World, online: &[u64]) -> u64 {
+    world.lists_runners("org:acme", online);
+    world.actions();
+    let again = |world: &mut World| {
+        world.passes(1);
+        world.looks().contains(&"runners of org:acme".into())
+    };
+    (1..=3600).find(|_| again(world)).expect("they are listed within the hour")
+}
+
+#[test]
+fn registrations_are_listed_the_more_often_the_more_is_awaited_there() {
+    let mut world = declared();
+    assert_eq!(listed_every(&mut world, &[]), 600);
+    // An instance that no row explains may have a registration anywhere.
+    world.lists_instances("one", &[7], &[]);
+    world.sees(Observation::Order(Order::Confirm));
+    assert!(world.books().orphans().count() == 1 && world.books().recovering().is_none());
+    assert_eq!(listed_every(&mut world, &[]), 60);
+    world.lists_instances("one", &[], &[]);
+    world.hears(queued(1, "linux"));
+    assert_eq!(world.runner_is(8), "pending");
+    assert_eq!(listed_every(&mut world, &[]), 60);
+    world.launched(8);
+    assert_eq!(listed_every(&mut world, &[]), 10);
+    assert_eq!((listed_every(&mut world, &[8]), world.runner_is(8)), (60, "idle"));
 }
 
 // W16

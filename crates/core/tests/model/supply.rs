@@ -1,7 +1,8 @@
 //! A runner's life, from the intent to the end of its instance.
 
 use remuda_core::observation::{
-    Call, Cause, Condition, InstanceSeen, Observation, Order, RunnerSeen, Subject,
+    Call, Cause, Condition, InstanceSeen, Observation, Order, RunnerSeen, StrayRegistration,
+    Subject,
 };
 use remuda_core::runner::{InstanceState, Outcome, RunnerId, RunnerState};
 
@@ -119,6 +120,22 @@ fn a_destruction_that_fails_is_tried_again_and_closes_nothing() {
     assert_eq!((world.runner_is(1), world.calls().len()), ("stopping", 0));
     world.passes(3);
     assert_eq!(world.calls(), ["destroy 1"]);
+}
+
+#[test]
+fn an_instance_that_is_listed_after_its_destruction_is_destroyed_again() {
+    let mut world = one_busy();
+    world.hears(ended(1, "linux").on(1, "small"));
+    world.lists_instances("one", &[], &[1]);
+    let (instance, asked_at) = (world.runner(1).instance, world.now);
+    let done = Observation::Destroyed { instance, asked_at };
+    world.answered(Subject::Instance(instance), vec![done]);
+    assert_eq!(world.calls(), ["destroy 1"]);
+    world.passes(14);
+    world.lists_instances("one", &[1], &[]);
+    assert_eq!(world.calls(), [""; 0]);
+    world.passes(1);
+    assert_eq!((world.calls(), world.runner_is(1)), (vec!["destroy 1".into()], "stopping"));
 }
 
 // W17
@@ -602,6 +619,16 @@ fn an_instance_that_no_row_explains_is_destroyed_only_after_its_registration() {
     assert_eq!(world.calls(), [""; 0]);
     world.passes(1);
     listed(&mut world, true);
+    assert_eq!(world.calls(), ["deregister remuda-test-small-1"]);
+    // The forge refuses while a job is on it, and is asked again after the same grace.
+    let (forge, scope) = (crate::world::forge(), scope("org:acme"));
+    let subject = Subject::from(StrayRegistration { forge, scope, id: 1001 });
+    let busy = Observation::DeregisterBusy { subject: subject.clone() };
+    world.answered(subject, vec![busy]);
+    world.passes(119);
+    listed(&mut world, true);
+    assert_eq!(world.calls(), [""; 0]);
+    world.passes(1);
     assert_eq!(world.calls(), ["deregister remuda-test-small-1"]);
     world.passes(60);
     listed(&mut world, false);
