@@ -139,6 +139,38 @@ async fn a_leader_that_is_killed_and_started_again_waits_for_no_lease_of_its_own
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_fleet_that_one_replica_is_given_is_every_replicas() {
+    let Some(database) = Database::new().await else { return };
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let estate = Estate::new(Config::default()).await;
+    estate.shares(&database.url());
+    let mut first = Replica::start(&estate, "first");
+    first.until_it_shows("remuda_leader 1").await;
+    let mut second = Replica::start(&estate, "second");
+    second.until_it_shows("remuda_leader 0").await;
+    let next = estate.path("next.toml");
+    let fleet = std::fs::read_to_string(estate.fleet()).unwrap();
+    std::fs::write(&next, fleet.replace("cap = 20", "cap = 7")).unwrap();
+    let next = next.display().to_string();
+
+    let (code, said) = first.asks(&["apply", &next]);
+    assert!(code == Some(0) && said.ends_with("fleet 2 is in force\n"), "{said}");
+    estate.until_log(|log| log.matches("serves fleet 2").count() == 2).await;
+    // It is what the other one leads with, and what one that is started again begins with.
+    first.server.take().unwrap().kill();
+    second.until_it_shows("remuda_leader 1").await;
+    let in_force = "nothing would change; fleet 2 is in force\n";
+    assert_eq!(second.asks(&["plan", &next]), (Some(0), in_force.into()));
+    assert_eq!(second.server.take().unwrap().stop(), Some(0), "{}", estate.log());
+    first.server = Some(estate.serve_at(&first.state, first.listen));
+    first.until_it_shows("remuda_leader 1").await;
+    assert_eq!(first.asks(&["plan", &next]), (Some(0), in_force.into()));
+    assert_eq!(first.server.take().unwrap().stop(), Some(0), "{}", estate.log());
+    estate.sandbox.close().await;
+    database.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_begins_before_its_database_waits_for_it() {
     let Some(database) = Database::new().await else { return };
     let _ = rustls::crypto::ring::default_provider().install_default();

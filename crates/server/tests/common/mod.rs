@@ -199,14 +199,19 @@ cap = 20
 
     /// Waits until a server has logged it.
     pub async fn logged(&self, text: &str) {
+        self.until_log(|log| log.contains(text)).await;
+    }
+
+    /// Waits until the log is as wanted.
+    pub async fn until_log(&self, reached: impl Fn(&str) -> bool) {
         let waiting = async {
             let mut tick = tokio::time::interval(std::time::Duration::from_millis(20));
-            while !self.log().contains(text) {
+            while !reached(&self.log()) {
                 tick.tick().await;
             }
         };
         let waited = tokio::time::timeout(std::time::Duration::from_mins(1), waiting).await;
-        assert!(waited.is_ok(), "{text:?} is not in the log:\n{}", self.log());
+        assert!(waited.is_ok(), "what was awaited is not in the log:\n{}", self.log());
     }
 
     /// Waits until the sandbox's records say so.
