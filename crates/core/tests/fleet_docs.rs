@@ -1,6 +1,6 @@
 //! The reference page, the schema and the reader say the same.
 
-use remuda_core::fleet::{Absent, Fleet, Key, Problems, SCHEMA, Section, Source, parse};
+use remuda_core::fleet::{Absent, Fleet, Key, Problems, SCHEMA, Section, Source, Takes, parse};
 use remuda_core::label::LabelSet;
 use remuda_core::name::PoolName;
 
@@ -177,6 +177,31 @@ fn a_mode_sets_what_is_not_said_and_gives_way_to_what_is() {
         assert_eq!(pool(&mode, "idle = \"7s\""), (jobs, wait, 7, 0), "{word}");
     }
     assert_eq!(pool("", ""), (1, 0, 300, 0));
+}
+
+#[test]
+fn every_word_and_number_that_a_key_says_it_takes_is_taken_and_no_other() {
+    let (mut words, mut numbers) = (0, 0);
+    for section in SCHEMA {
+        for key in section.keys {
+            if let Takes::Word(known) = key.takes {
+                for word in known {
+                    good(section.path, key.name, Some(&format!("{word:?}")));
+                    words += 1;
+                }
+                assert!(base(section.path, key.name, Some("\"other\"")).is_err());
+            }
+            let Some(range) = key.takes.numbers() else { continue };
+            let written = |number: u64| base(section.path, key.name, Some(&number.to_string()));
+            assert!(written(*range.start()).is_ok(), "{}.{}", section.path, key.name);
+            for beyond in [range.start().checked_sub(1), range.end().checked_add(1)] {
+                let refused = beyond.is_none_or(|number| written(number).is_err());
+                assert!(refused, "{}.{} takes {beyond:?}", section.path, key.name);
+            }
+            numbers += 1;
+        }
+    }
+    assert_eq!((words, numbers), (8, 15));
 }
 
 #[test]

@@ -105,9 +105,9 @@ fn other(key: &Key) -> &'static str {
         "webhooks" => "true",
         "sha256" => "\"1111111111111111111111111111111111111111111111111111111111111111\"",
         "jit" => "\"fd:4\"",
-        _ if key.takes.contains("secret") => "\"env:OTHER\"",
-        _ if key.takes.contains("duration") => "\"7m\"",
-        _ if key.takes.contains("number") || key.name == "id" => "7",
+        _ if key.takes.to_string().contains("secret") => "\"env:OTHER\"",
+        _ if key.takes.to_string().contains("duration") => "\"7m\"",
+        _ if key.takes.to_string().contains("number") || key.name == "id" => "7",
         _ => "\"other\"",
     }
 }

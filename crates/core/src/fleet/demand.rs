@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::read::{Field, Item, Reader};
 use super::schema::Absent::Means;
 use super::schema::{Section, key};
+use super::takes::Takes;
 use super::value::{self, quote};
 use super::{Allowance, Demand};
 
@@ -14,7 +15,7 @@ pub(super) static DEMAND: Section = Section {
     keys: &[
         key(
             "webhooks",
-            "`true` or `false`",
+            Takes::Flag,
             "false",
             Means("true"),
             "Whether deliveries are taken; without them, a server needs no address the forge can reach.",
@@ -22,7 +23,7 @@ pub(super) static DEMAND: Section = Section {
         ),
         key(
             "redelivery",
-            "a duration or `\"off\"`",
+            Takes::DurationOrOff,
             "\"5m\"",
             Means("\"5m\""),
             "How often failed deliveries are looked for, to have them sent again.",
@@ -30,7 +31,7 @@ pub(super) static DEMAND: Section = Section {
         ),
         key(
             "sweep",
-            "a duration or `\"off\"`",
+            Takes::DurationOrOff,
             "\"2m\"",
             Means("\"2m\""),
             "How often open jobs are listed, to find those nobody told of.",
@@ -38,7 +39,7 @@ pub(super) static DEMAND: Section = Section {
         ),
         key(
             "budget",
-            "a share such as `\"50%\"`, or a whole number of calls an hour",
+            Takes::Share,
             "\"25%\"",
             Means("\"50%\""),
             "What sweeps may use of the calls that the forge admits to each owner's credentials.",
@@ -113,7 +114,7 @@ fn pace(r: &mut Reader, field: Field<'_>) -> Option<Pace> {
 
 fn allowance(r: &mut Reader, field: Field<'_>) -> Option<Allowance> {
     if field.value().is_integer() {
-        let calls = r.number(field, 1..=u64::from(u32::MAX))?;
+        let calls = r.number(field)?;
         return u32::try_from(calls).ok().map(Allowance::Calls);
     }
     r.parsed(field, |text| {

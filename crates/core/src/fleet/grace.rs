@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::read::{Item, Reader};
 use super::schema::Absent::Means;
 use super::schema::{NONE, Section, key};
+use super::takes::{COUNT_MAX, Takes};
 
 /// How long facts that may be a moment's error must last before anything is done on their account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +46,7 @@ impl Default for Quarantine {
     }
 }
 
-const GRACE_SPAN: &str = "a duration from `1s` to `1d`";
+const GRACE_SPAN: Takes = Takes::Span(Duration::from_secs(1), Duration::from_hours(24));
 
 pub(super) static GRACE: Section = Section {
     path: "grace",
@@ -92,7 +93,7 @@ pub(super) static QUARANTINE: Section = Section {
     keys: &[
         key(
             "after",
-            "a whole number from 2",
+            Takes::Number(2, COUNT_MAX),
             "5",
             Means("5"),
             "So many failures in a row put it in quarantine.",
@@ -100,7 +101,7 @@ pub(super) static QUARANTINE: Section = Section {
         ),
         key(
             "longest",
-            "a duration from `5m` to `7d`",
+            Takes::Span(Duration::from_mins(5), Duration::from_hours(7 * 24)),
             "\"1h\"",
             Means("\"1h\""),
             "Longest time until it is tried again, with one runner; it grows from `5m`.",
@@ -113,8 +114,7 @@ pub(super) fn grace(r: &mut Reader, item: Item<'_>) -> Option<Grace> {
     r.enter("grace");
     let table = r.table(&GRACE, item)?;
     let default = Grace::default();
-    let bounds = (Duration::from_secs(1), Duration::from_hours(24));
-    let mut span = |key, absent| r.span_or(&table, key, bounds, absent);
+    let mut span = |key, absent| r.duration_or(&table, key, absent);
     let (stray, registration) =
         (span("stray", default.stray), span("registration", default.registration));
     let (unexplained, destroy) =
@@ -131,8 +131,7 @@ pub(super) fn quarantine(r: &mut Reader, item: Item<'_>) -> Option<Quarantine> {
     r.enter("quarantine");
     let table = r.table(&QUARANTINE, item)?;
     let default = Quarantine::default();
-    let after = r.count_or(&table, "after", 2, default.after);
-    let bounds = (Duration::from_mins(5), Duration::from_hours(7 * 24));
-    let longest = r.span_or(&table, "longest", bounds, default.longest);
+    let after = r.count_or(&table, "after", default.after);
+    let longest = r.duration_or(&table, "longest", default.longest);
     Some(Quarantine { after: after?, longest: longest? })
 }

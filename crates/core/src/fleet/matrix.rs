@@ -12,6 +12,7 @@ use super::pools::POOL;
 use super::problem::Place;
 use super::read::{Field, Item, Named, Reader, Table, dangling, kind};
 use super::schema::{Absent, Key, Section, key};
+use super::takes::{Takes, text};
 use super::value::quote;
 
 /// Most pools that one matrix makes.
@@ -26,7 +27,7 @@ pub(super) static MATRIX: Section = Section {
     keys: &[
         key(
             "name",
-            "text with placeholders",
+            text("text with placeholders", "."),
             "\"small-{arch}\"",
             Absent::Required,
             "The name of each pool; `{name}` in other texts is what comes of it.",
@@ -34,7 +35,7 @@ pub(super) static MATRIX: Section = Section {
         ),
         key(
             "axes",
-            "a table of lists of texts",
+            Takes::Axes,
             "{ arch = [\"amd64\", \"arm64\"] }",
             Absent::Required,
             "What varies, and over which values.",
@@ -42,7 +43,7 @@ pub(super) static MATRIX: Section = Section {
         ),
         key(
             "exclude",
-            "a list of tables, each with a value or a list of them for some axes",
+            Takes::Exclude,
             "[{ arch = \"arm64\" }]",
             Absent::Means("[]"),
             "Combinations of which no pool is made.",
@@ -50,7 +51,7 @@ pub(super) static MATRIX: Section = Section {
         ),
         key(
             "maps",
-            "a table of tables of texts",
+            Takes::Maps,
             "{ gnu = { amd64 = \"x86_64\", arm64 = \"aarch64\" } }",
             Absent::Means("{}"),
             "What an axis's value is called elsewhere: `{AXIS:MAP}` stands for it.",

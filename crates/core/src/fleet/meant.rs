@@ -1,6 +1,7 @@
 //! What was meant: the nearest known name to one that is not known.
 
-use super::schema::{Key, SCHEMA, SECRET, SECRETS, Section};
+use super::schema::{Key, SCHEMA, Section};
+use super::takes::Takes;
 
 impl Section {
     /// The key of this name.
@@ -22,7 +23,7 @@ impl Section {
 impl Key {
     /// True if its value must not be shown unless it is known to be a reference.
     pub(super) fn is_secret(&self) -> bool {
-        self.takes == SECRET || self.takes == SECRETS
+        matches!(self.takes, Takes::Secret | Takes::Secrets)
     }
 }
 

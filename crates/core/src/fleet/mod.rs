@@ -13,6 +13,7 @@ mod problem;
 mod read;
 mod schema;
 mod section;
+mod takes;
 mod tenants;
 mod value;
 mod write;
@@ -31,6 +32,7 @@ pub use grace::{Grace, Quarantine};
 pub use parse::parse;
 pub use problem::{PROBLEMS_MAX, Problem, Problems, Source};
 pub use schema::{Absent, Key, SCHEMA, Section};
+pub use takes::{Form, Takes, Texts};
 pub use tenants::{Tenants, Terms, WEIGHT_MAX};
 pub use write::{Difference, differences};
 

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use super::meant::nearest;
 use super::read::{Field, Named, Reader, Table};
 use super::schema::Absent::{Means, Required, Without};
-use super::schema::{AMOUNT, COUNT, DURATION, NONE, SCOPES, Section, key, part};
+use super::schema::{AMOUNT, NONE, Section, key, part};
 use super::section::{Declared, amounts, declared_name, forge_of, scope, served};
+use super::takes::{COUNT, COUNT_MAX, FOREIGN, NAME, SCOPES, Takes, Texts, text};
 use super::value::quote;
 use super::{Fleet, ProviderKind};
 use crate::label::{LABELS_MAX, Label, LabelError, LabelSet};
@@ -57,8 +58,8 @@ fn read<'a>(
     let scopes = r.set_or_empty(&table, "scopes", scope);
     let group = table.get("group").map(|field| r.parsed(field, GroupName::new));
     let needs = table.get("needs").map_or(Some(BTreeMap::new()), |field| amounts(r, field));
-    let max = r.required(&table, "max").and_then(|_| r.count_or(&table, "max", 1, 1));
-    let min_idle = r.count_or(&table, "min_idle", 0, 0);
+    let max = r.required(&table, "max").and_then(|_| r.count_or(&table, "max", 1));
+    let min_idle = r.count_or(&table, "min_idle", 0);
     let mode = table.get("mode").map(|field| mode(r, field));
     let limits = limits(r, &table, mode.flatten());
     let listed = scopes.clone();
@@ -123,7 +124,7 @@ fn labels(r: &mut Reader, field: Field<'_>) -> Option<LabelSet> {
 
 fn mode(r: &mut Reader, field: Field<'_>) -> Option<Mode> {
     let modes = [Mode::Lazy, Mode::Balanced, Mode::Aggressive];
-    let word = r.word(field, &modes.map(Mode::as_str))?;
+    let word = r.word(field)?;
     modes.into_iter().find(|mode| mode.as_str() == word)
 }
 
@@ -291,7 +292,7 @@ pub(super) static POOL: Section = Section {
     keys: &[
         key(
             "use",
-            "the name of a template",
+            text("the name of a template", NAME),
             "\"common\"",
             Without("all stands here"),
             "Whose keys it takes where it has none of its own; tables such as `limits` key by key.",
@@ -299,7 +300,12 @@ pub(super) static POOL: Section = Section {
         ),
         key(
             "labels",
-            "a list of labels",
+            Takes::Texts(Texts {
+                words: "a list of labels",
+                pattern: r"\S",
+                least: 1,
+                distinct: true,
+            }),
             "[\"self-hosted\", \"riscv64\"]",
             Required,
             "What its runners offer; a job must ask for nothing else. Nothing is added by itself.",
@@ -307,16 +313,23 @@ pub(super) static POOL: Section = Section {
         ),
         key(
             "provider",
-            "the name of a provider",
+            text("the name of a provider", NAME),
             "\"local\"",
             Required,
             "Who makes its instances.",
             NONE,
         ),
-        key("image", "the name of an image", "\"runner\"", Required, "What they run.", NONE),
+        key(
+            "image",
+            text("the name of an image", NAME),
+            "\"runner\"",
+            Required,
+            "What they run.",
+            NONE,
+        ),
         key(
             "forge",
-            "the name of a forge",
+            text("the name of a forge", NAME),
             "\"github\"",
             Without("the only one"),
             "Where its runners register.",
@@ -332,7 +345,7 @@ pub(super) static POOL: Section = Section {
         ),
         key(
             "group",
-            "the name of a runner group",
+            text("the name of a runner group", FOREIGN),
             "\"riscv\"",
             Without("the forge's `group`"),
             "The runner group its organization runners join; made if missing.",
@@ -354,7 +367,7 @@ pub(super) static POOL: Section = Section {
         ),
         key(
             "min_idle",
-            "a whole number",
+            Takes::Number(0, COUNT_MAX),
             "0",
             Means("0"),
             "Idle runners to keep in every listed scope.",
@@ -362,7 +375,7 @@ pub(super) static POOL: Section = Section {
         ),
         key(
             "mode",
-            "`\"lazy\"`, `\"balanced\"` or `\"aggressive\"`",
+            Takes::Word(&["lazy", "balanced", "aggressive"]),
             "\"lazy\"",
             Without("every job gets its runner at once"),
             "How eagerly it grows and shrinks.",
@@ -384,7 +397,7 @@ pub(super) static LIMITS: Section = Section {
     keys: &[
         key(
             "boot",
-            DURATION,
+            Takes::Duration,
             "\"5m\"",
             Means("\"5m\""),
             "From launch to online.",
@@ -392,7 +405,7 @@ pub(super) static LIMITS: Section = Section {
         ),
         key(
             "idle",
-            DURATION,
+            Takes::Duration,
             "\"5m\"",
             Means("\"5m\""),
             "Online without a job, when nothing needs it.",
@@ -400,7 +413,7 @@ pub(super) static LIMITS: Section = Section {
         ),
         key(
             "lifetime",
-            DURATION,
+            Takes::Duration,
             "\"1d\"",
             Means("\"1d\""),
             "From launch, while without a job.",
@@ -408,7 +421,7 @@ pub(super) static LIMITS: Section = Section {
         ),
         key(
             "job",
-            DURATION,
+            Takes::Duration,
             "\"6h\"",
             Without("the forge's own limit"),
             "On its job; the one limit that may end a running job.",
@@ -416,7 +429,7 @@ pub(super) static LIMITS: Section = Section {
         ),
         key(
             "finish",
-            DURATION,
+            Takes::Duration,
             "\"30s\"",
             Means("\"30s\""),
             "From its job's end to its own exit.",

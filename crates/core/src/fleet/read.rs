@@ -4,7 +4,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use serde_spanned::Spanned;
@@ -13,7 +12,8 @@ use toml::de::DeValue;
 use super::SecretRef;
 use super::meant::{self, homes, nearest};
 use super::problem::{Basis, Found, Place};
-use super::schema::{DURATION, Key, Section};
+use super::schema::{Key, Section};
+use super::takes::Takes;
 use super::value::{self, quote, secret_at};
 
 /// Most problems that are kept before the first are chosen by their place.
@@ -285,7 +285,7 @@ impl Reader {
             return;
         }
         // A number where a duration belongs wants only its unit, a quoted number no quotes.
-        let integer = field.value().as_integer().filter(|_| key.takes == DURATION);
+        let integer = field.value().as_integer().filter(|_| key.takes == Takes::Duration);
         let quoted = field.value().as_str().filter(|text| text.parse::<u32>().is_ok());
         let help = match (integer, quoted) {
             (Some(number), _) => Some(format!("write \"{number}s\" or \"{number}m\"")),
@@ -320,8 +320,10 @@ impl Reader {
             .ok()
     }
 
-    /// A whole number.
-    pub(super) fn number(&mut self, field: Field<'_>, range: RangeInclusive<u64>) -> Option<u64> {
+    /// A whole number that the key takes.
+    pub(super) fn number(&mut self, field: Field<'_>) -> Option<u64> {
+        let range =
+            field.key.takes.numbers().expect("only keys that take numbers are read as such");
         if !field.value().is_integer() {
             self.refuse(field);
             return None;
@@ -340,11 +342,10 @@ impl Reader {
         &mut self,
         table: &Table<'_>,
         key: &str,
-        least: u32,
         absent: T,
     ) -> Option<T> {
         let Some(field) = table.get(key) else { return Some(absent) };
-        let number = self.number(field, u64::from(least)..=u64::from(u32::MAX))?;
+        let number = self.number(field)?;
         u32::try_from(number).ok().map(T::from)
     }
 
@@ -355,27 +356,14 @@ impl Reader {
         key: &str,
         absent: T,
     ) -> Option<T> {
-        match table.get(key) {
-            None => Some(absent),
-            Some(field) => self.parsed(field, value::duration).map(T::from),
+        let Some(field) = table.get(key) else { return Some(absent) };
+        let span = self.parsed(field, value::duration)?;
+        let takes = field.key.takes;
+        if matches!(takes, Takes::Span(least, most) if !(least..=most).contains(&span)) {
+            self.note(field.place(), format!("{key:?} takes {takes}"), None);
+            return None;
         }
-    }
-
-    /// A duration within bounds, `absent` if the key is not there.
-    pub(super) fn span_or(
-        &mut self,
-        table: &Table<'_>,
-        key: &str,
-        (least, most): (Duration, Duration),
-        absent: Duration,
-    ) -> Option<Duration> {
-        let span = self.duration_or(table, key, absent)?;
-        if (least..=most).contains(&span) {
-            return Some(span);
-        }
-        let takes = table.get(key).map_or("", |field| field.key.takes);
-        self.note(table.place(key), format!("{key:?} takes {takes}"), None);
-        None
+        Some(span.into())
     }
 
     /// The entries of a list, each to be read as `read` does; `None` if any could not be.
@@ -485,13 +473,10 @@ impl Reader {
         None
     }
 
-    /// One of a few words.
-    pub(super) fn word(
-        &mut self,
-        field: Field<'_>,
-        words: &[&'static str],
-    ) -> Option<&'static str> {
+    /// One of the few words that the key takes.
+    pub(super) fn word(&mut self, field: Field<'_>) -> Option<&'static str> {
         let text = self.text(field)?;
+        let words = field.key.takes.words();
         let known = words.iter().copied().find(|word| *word == text);
         if known.is_none() {
             let near = nearest(text, words.iter().copied());

@@ -6,6 +6,9 @@
 use super::demand::DEMAND;
 use super::matrix::MATRIX;
 use super::pools::{LIMITS, NEEDS, POOL, TEMPLATE};
+use super::section::ID_MAX;
+use super::takes::Takes::{Duration, Id, Secret, Secrets, Tables, Word};
+use super::takes::{COUNT, FOREIGN, SCOPES, Takes, Texts, text};
 use super::tenants::{DEFAULT_TENANT, TENANT};
 
 /// One kind of table in a fleet file.
@@ -24,8 +27,8 @@ pub struct Section {
 pub struct Key {
     /// Its name, or a word in capitals for a name the file chooses.
     pub name: &'static str,
-    /// What it takes: reads after "takes".
-    pub takes: &'static str,
+    /// What it takes.
+    pub takes: Takes,
     /// A value that it takes, in TOML; empty for sections.
     pub example: &'static str,
     /// What it stands for when absent.
@@ -47,19 +50,11 @@ pub enum Absent {
     Without(&'static str),
 }
 
-pub(super) const DURATION: &str = "a duration with a unit";
-pub(super) const SECRET: &str = "a reference to a secret, `env:NAME`, `file:PATH` or `cmd:COMMAND`";
-pub(super) const SECRETS: &str =
-    "a reference to a secret, `env:NAME`, `file:PATH` or `cmd:COMMAND`, or a list of them";
-pub(super) const SCOPES: &str =
-    "a list of scopes, `org:NAME`, `repo:OWNER/NAME` or `enterprise:NAME`";
-pub(super) const COUNT: &str = "a whole number from 1";
-const TABLE: &str = "a table";
 pub(super) const NONE: &[&str] = &[];
 
 pub(super) const fn key(
     name: &'static str,
-    takes: &'static str,
+    takes: Takes,
     example: &'static str,
     absent: Absent,
     about: &'static str,
@@ -74,7 +69,7 @@ pub(super) const fn part(
     about: &'static str,
     also: &'static [&'static str],
 ) -> Key {
-    key(name, TABLE, "", absent, about, also)
+    key(name, Takes::Table, "", absent, about, also)
 }
 
 use super::grace::{GRACE, QUARANTINE};
@@ -118,7 +113,7 @@ pub(super) static SERVER: Section = Section {
     keys: &[
         key(
             "listen",
-            "an IP address and port",
+            text("an IP address and port", r"^([0-9.]+|\[[0-9A-Fa-f:.]+(%[0-9]+)?\]):[0-9]{1,5}$"),
             "\"127.0.0.1:8080\"",
             Means("\"127.0.0.1:8080\""),
             "Where webhooks and requests are accepted; port 0 takes any free one.",
@@ -126,7 +121,7 @@ pub(super) static SERVER: Section = Section {
         ),
         key(
             "database",
-            SECRET,
+            Secret,
             "\"env:REMUDA_DATABASE_URL\"",
             Without("SQLite in the state directory"),
             "Where the URL of a PostgreSQL database is, for several replicas.",
@@ -141,7 +136,7 @@ pub(super) static FORGE: Section = Section {
     keys: &[
         key(
             "kind",
-            "`\"github\"`",
+            Word(&["github"]),
             "\"github\"",
             Means("\"github\""),
             "What kind of forge it is.",
@@ -149,7 +144,7 @@ pub(super) static FORGE: Section = Section {
         ),
         key(
             "api",
-            "an https URL, or http on this machine",
+            text("an https URL, or http on this machine", "^https?://[^#?\\s]+$"),
             "\"https://github.example/api/v3\"",
             Means("\"https://api.github.com\""),
             "Base of its REST API; for GitHub Enterprise Server `https://HOST/api/v3`.",
@@ -157,7 +152,7 @@ pub(super) static FORGE: Section = Section {
         ),
         key(
             "group",
-            "the name of a runner group",
+            text("the name of a runner group", FOREIGN),
             "\"remuda\"",
             Means("\"remuda\""),
             "The runner group of organization runners whose pool names none; made if missing.",
@@ -173,7 +168,7 @@ pub(super) static FORGE: Section = Section {
         ),
         key(
             "token",
-            SECRET,
+            Secret,
             "\"env:GITHUB_TOKEN\"",
             Without("only Apps are used"),
             "A personal access token, used only where no App serves the owner.",
@@ -183,7 +178,7 @@ pub(super) static FORGE: Section = Section {
         part("demand", Without("its defaults"), "How jobs are found.", &["sources"]),
         key(
             "app",
-            "a table for each App",
+            Tables("a table for each App"),
             "",
             Without("the token is used"),
             "GitHub Apps, `[[forge.NAME.app]]`.",
@@ -191,7 +186,7 @@ pub(super) static FORGE: Section = Section {
         ),
         key(
             "hook",
-            "a table for each hook",
+            Tables("a table for each hook"),
             "",
             Without("only Apps deliver"),
             "Webhooks that belong to no App, `[[forge.NAME.hook]]`.",
@@ -206,7 +201,7 @@ pub(super) static POLLS: Section = Section {
     keys: &[
         key(
             "starting",
-            DURATION,
+            Duration,
             "\"10s\"",
             Means("\"10s\""),
             "Registrations, while a runner is starting.",
@@ -214,7 +209,7 @@ pub(super) static POLLS: Section = Section {
         ),
         key(
             "runners",
-            DURATION,
+            Duration,
             "\"1m\"",
             Means("\"1m\""),
             "Registrations, while there are runners.",
@@ -222,7 +217,7 @@ pub(super) static POLLS: Section = Section {
         ),
         key(
             "job",
-            DURATION,
+            Duration,
             "\"10m\"",
             Means("\"10m\""),
             "One job in progress of which nothing was heard.",
@@ -237,7 +232,7 @@ pub(super) static APP: Section = Section {
     keys: &[
         key(
             "id",
-            "the App's id or client id",
+            Id,
             "12345",
             Required,
             "What GitHub shows as \"App ID\" or \"Client ID\" (`\"Iv1.…\"`).",
@@ -245,7 +240,7 @@ pub(super) static APP: Section = Section {
         ),
         key(
             "private_key",
-            SECRET,
+            Secret,
             "\"file:keys/app.pem\"",
             Required,
             "Its RSA key in PEM; read anew at each use.",
@@ -253,7 +248,7 @@ pub(super) static APP: Section = Section {
         ),
         key(
             "webhook_secret",
-            SECRETS,
+            Secrets,
             "[\"env:HOOK_SECRET\", \"env:HOOK_SECRET_OLD\"]",
             Without("its deliveries are refused, and jobs are found by polling"),
             "What signs its deliveries; several while one is replaced.",
@@ -261,7 +256,12 @@ pub(super) static APP: Section = Section {
         ),
         key(
             "owners",
-            "a list of logins",
+            Takes::Texts(Texts {
+                words: "a list of logins",
+                pattern: r"^[^/\s]+$",
+                least: 0,
+                distinct: true,
+            }),
             "[\"acme\"]",
             Means("[]"),
             "The accounts it serves; none listed means any it is installed on.",
@@ -276,7 +276,7 @@ pub(super) static HOOK: Section = Section {
     keys: &[
         key(
             "id",
-            "a whole number from 1",
+            Takes::Number(1, ID_MAX),
             "99",
             Without("any hook that no other entry names"),
             "The hook's id, as in the header `X-GitHub-Hook-ID`.",
@@ -284,7 +284,7 @@ pub(super) static HOOK: Section = Section {
         ),
         key(
             "scope",
-            "`org:NAME` or `repo:OWNER/NAME`",
+            text("`org:NAME` or `repo:OWNER/NAME`", r"^(org:[^/\s]+|repo:[^/\s]+/[^/\s]+)$"),
             "\"repo:acme/app\"",
             Without("its failed deliveries are not asked for again"),
             "Where the hook is; with its `id`, deliveries that failed are asked for again.",
@@ -292,7 +292,7 @@ pub(super) static HOOK: Section = Section {
         ),
         key(
             "secret",
-            SECRETS,
+            Secrets,
             "\"env:HOOK_SECRET\"",
             Required,
             "What signs its deliveries; several while one is replaced.",
@@ -305,10 +305,17 @@ pub(super) static PROVIDER: Section = Section {
     path: "provider.NAME",
     about: "What makes instances. `process` makes them as process groups of this machine.",
     keys: &[
-        key("kind", "`\"process\"`", "\"process\"", Required, "How instances are made.", &["type"]),
+        key(
+            "kind",
+            Word(&["process"]),
+            "\"process\"",
+            Required,
+            "How instances are made.",
+            &["type"],
+        ),
         key(
             "directory",
-            "a path",
+            text("a path", r"^[^\x00]+$"),
             "\"instances\"",
             Without("beside the database"),
             "Where instances live, a directory each.",
@@ -316,7 +323,7 @@ pub(super) static PROVIDER: Section = Section {
         ),
         key(
             "node",
-            "a host name",
+            text("a host name", "^[A-Za-z0-9._-]{1,64}$"),
             "\"board-1\"",
             Without("the server's own machine"),
             "The machine its instances live on, as `hostname` prints it; replicas elsewhere leave it alone.",
@@ -340,7 +347,7 @@ pub(super) static PROVIDER: Section = Section {
         ),
         key(
             "launch_deadline",
-            DURATION,
+            Duration,
             "\"1m\"",
             Means("\"1m\""),
             "How long after its start a launch may still take effect.",
@@ -348,7 +355,7 @@ pub(super) static PROVIDER: Section = Section {
         ),
         key(
             "poll",
-            DURATION,
+            Duration,
             "\"30s\"",
             Means("\"30s\""),
             "How often its instances are listed when nothing is awaited.",
@@ -356,7 +363,7 @@ pub(super) static PROVIDER: Section = Section {
         ),
         key(
             "absent",
-            DURATION,
+            Duration,
             "\"1m\"",
             Means("\"1m\""),
             "How long an instance must be missing from listings before it is believed gone.",
@@ -379,7 +386,7 @@ pub(super) static CAPACITY: Section = Section {
 
 pub(super) const AMOUNT: Key = key(
     "RESOURCE",
-    "an amount: cores for `cpu`, MiB, GiB or TiB for `memory`, a whole number for any other",
+    Takes::Amount,
     "",
     Without("not limited"),
     "`cpu` (`\"8\"`, `1.5`, `\"500m\"`), `memory` (`\"16GiB\"`), or a name of your own (`slot = 4`).",
@@ -392,7 +399,12 @@ pub(super) static IMAGE: Section = Section {
     keys: &[
         key(
             "command",
-            "a list of texts: a program and its arguments",
+            Takes::Texts(Texts {
+                words: "a list of texts: a program and its arguments",
+                pattern: r"^[^\x00]*$",
+                least: 1,
+                distinct: false,
+            }),
             "[\"./run.sh\"]",
             Required,
             "The program and its arguments; a relative program is looked up in the instance's directory.",
@@ -412,7 +424,7 @@ pub(super) static IMAGE: Section = Section {
         ),
         key(
             "jit",
-            "`env:NAME` or `fd:NUMBER`",
+            text("`env:NAME` or `fd:NUMBER`", "^(env:[A-Za-z_][A-Za-z0-9_]*|fd:[+]?[0-9]+)$"),
             "\"fd:3\"",
             Means("\"env:ACTIONS_RUNNER_INPUT_JITCONFIG\""),
             "How the runner is told its JIT configuration: in a variable, or through a pipe.",
@@ -427,7 +439,7 @@ pub(super) static ARCHIVE: Section = Section {
     keys: &[
         key(
             "source",
-            "a path or an https URL",
+            text("a path or an https URL", r"^[^\x00-\x1f\x7f-\x9f]+$"),
             "\"https://example.org/runner.tar.gz\"",
             Required,
             "Where it comes from; fetched once and kept.",
@@ -435,7 +447,7 @@ pub(super) static ARCHIVE: Section = Section {
         ),
         key(
             "sha256",
-            "64 hexadecimal digits",
+            text("64 hexadecimal digits", "^[0-9A-Fa-f]{64}$"),
             "\"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\"",
             Required,
             "The SHA-256 of the archive's bytes.",
@@ -449,7 +461,7 @@ pub(super) static ENV: Section = Section {
     about: "Environment of the runner. Secrets do not belong here: jobs get theirs from the forge.",
     keys: &[key(
         "VARIABLE",
-        "text",
+        text("text", r"^[^\x00]*$"),
         "\"value\"",
         Without("not set"),
         "The variable's value, as it is written.",

@@ -48,7 +48,7 @@ pub(super) fn forge(r: &mut Reader, named: Named<'_>) -> Option<Forge> {
     r.enter(format!("forge {}", quote(named.name)));
     let name = declared_name(r, named, ForgeName::new);
     let table = r.table(&FORGE, named.item)?;
-    let kind = table.get("kind").map_or(Some("github"), |kind| r.word(kind, &["github"]));
+    let kind = table.get("kind").map_or(Some("github"), |kind| r.word(kind));
     let api = match table.get("api") {
         None => Some("https://api.github.com".into()),
         Some(api) => url(r, api, value::base_url),
@@ -216,7 +216,7 @@ fn app(r: &mut Reader, item: Item<'_>) -> Option<App> {
     let table = r.table(&APP, item)?;
     let id = r.required(&table, "id").and_then(|id| {
         if id.value().is_integer() {
-            return r.number(id, 1..=ID_MAX).map(|id| id.to_string());
+            return r.number(id).map(|id| id.to_string());
         }
         let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         r.parsed(id, |text| {
@@ -241,7 +241,7 @@ fn app(r: &mut Reader, item: Item<'_>) -> Option<App> {
 
 fn hook(r: &mut Reader, item: Item<'_>) -> Option<Hook> {
     let table = r.table(&HOOK, item)?;
-    let id = table.get("id").map(|id| r.number(id, 1..=ID_MAX));
+    let id = table.get("id").map(|id| r.number(id));
     let secrets = r.required(&table, "secret").and_then(|field| {
         let secrets = r.secrets(field)?;
         if secrets.is_empty() {
@@ -274,7 +274,7 @@ pub(super) fn provider(r: &mut Reader, named: Named<'_>, shared: bool) -> Option
     r.enter(format!("provider {}", quote(named.name)));
     let name = declared_name(r, named, ProviderName::new);
     let table = r.table(&PROVIDER, named.item)?;
-    let kind = r.required(&table, "kind").and_then(|kind| r.word(kind, &["process"]));
+    let kind = r.required(&table, "kind").and_then(|kind| r.word(kind));
     let directory = table.get("directory").map(|field| {
         r.parsed(field, |text| {
             if text.is_empty() || text.contains('\0') {
@@ -300,8 +300,8 @@ pub(super) fn provider(r: &mut Reader, named: Named<'_>, shared: bool) -> Option
         let help = "say which and where: node = \"HOST\", directory = \"PATH\"";
         r.note(named.at, message, Some(help.into()));
     }
-    let max = r.count_or(&table, "max", 1, None::<u32>);
-    let launches_max = r.count_or(&table, "launches", 1, 8);
+    let max = r.count_or(&table, "max", None::<u32>);
+    let launches_max = r.count_or(&table, "launches", 8);
     let minute = Duration::from_mins(1);
     let launch_deadline = r.duration_or(&table, "launch_deadline", minute);
     let poll = r.duration_or(&table, "poll", minute / 2);

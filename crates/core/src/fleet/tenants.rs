@@ -7,6 +7,7 @@ use super::read::{Field, Named, Reader, Table};
 use super::schema::Absent::{self, Means, Without};
 use super::schema::{NONE, Section, key};
 use super::section::{Declared, ID_MAX, declared_name, forge_of};
+use super::takes::{COUNT_MAX, NAME, Takes, text};
 use super::value::quote;
 use crate::name::{ForgeName, Login, NameError, TenantName};
 use crate::tenant::{Met, OwnerKind, TenantKey};
@@ -110,7 +111,7 @@ fn who(
 ) -> Option<Who> {
     let forge = forge_of(r, table, declared);
     let login = table.get("login").map(|field| r.parsed(field, login));
-    let id = table.get("id").map(|field| r.number(field, 1..=ID_MAX));
+    let id = table.get("id").map(|field| r.number(field));
     let kind = table.get("kind").map(|field| kind(r, field));
     match (&id, &kind) {
         (Some(_), None) => {
@@ -158,19 +159,17 @@ fn login(text: &str) -> Result<Login, String> {
 
 fn kind(r: &mut Reader, field: Field<'_>) -> Option<OwnerKind> {
     let kinds = [OwnerKind::User, OwnerKind::Organization, OwnerKind::Enterprise];
-    let word = r.word(field, &kinds.map(OwnerKind::as_str))?;
+    let word = r.word(field)?;
     kinds.into_iter().find(|kind| kind.as_str() == word)
 }
 
 /// Reads cap, floor and weight; those not written are the default's.
 fn terms(r: &mut Reader, table: &Table<'_>, default: Terms) -> Option<Terms> {
     let cap = table.get("cap").map_or(Some(default.cap), |field| cap(r, field));
-    let floor = r.count_or(table, "floor", 0, default.floor);
+    let floor = r.count_or(table, "floor", default.floor);
     let weight = match table.get("weight") {
         None => Some(default.weight),
-        Some(field) => {
-            r.number(field, 1..=u64::from(WEIGHT_MAX)).and_then(|weight| u32::try_from(weight).ok())
-        }
+        Some(field) => r.number(field).and_then(|weight| u32::try_from(weight).ok()),
     };
     let terms = Terms { cap: cap?, floor: floor?, weight: weight? };
     if terms.floor > terms.cap {
@@ -187,9 +186,9 @@ fn terms(r: &mut Reader, table: &Table<'_>, default: Terms) -> Option<Terms> {
 /// Reads a cap; "unlimited" is more than any fleet has.
 fn cap(r: &mut Reader, field: Field<'_>) -> Option<u32> {
     if field.value().is_str() {
-        return r.word(field, &["unlimited"]).map(|_| u32::MAX);
+        return r.word(field).map(|_| u32::MAX);
     }
-    r.number(field, 0..=u64::from(u32::MAX)).and_then(|cap| u32::try_from(cap).ok())
+    r.number(field).and_then(|cap| u32::try_from(cap).ok())
 }
 
 pub(super) static DEFAULT_TENANT: Section = Section {
@@ -208,7 +207,7 @@ pub(super) static TENANT: Section = Section {
     keys: &[
         key(
             "forge",
-            "the name of a forge",
+            text("the name of a forge", NAME),
             "\"github\"",
             Without("the only one"),
             "Where the account is.",
@@ -216,7 +215,7 @@ pub(super) static TENANT: Section = Section {
         ),
         key(
             "login",
-            "a login",
+            text("a login", r"^[^/:\s]+$"),
             "\"acme\"",
             Without("only the `id` tells"),
             "What it is called at the forge, or was when it was first met.",
@@ -224,7 +223,7 @@ pub(super) static TENANT: Section = Section {
         ),
         key(
             "id",
-            "a whole number from 1",
+            Takes::Number(1, ID_MAX),
             "9919",
             Without("only the `login` tells"),
             "Its id at the forge, which it keeps when it is renamed.",
@@ -232,7 +231,7 @@ pub(super) static TENANT: Section = Section {
         ),
         key(
             "kind",
-            "`\"user\"`, `\"organization\"` or `\"enterprise\"`",
+            Takes::Word(&["user", "organization", "enterprise"]),
             "\"organization\"",
             Without("there is no `id`"),
             "Of which kind the `id` is.",
@@ -245,11 +244,11 @@ pub(super) static TENANT: Section = Section {
 };
 
 const THE_DEFAULT: Absent = Without("as in `[tenant.default]`");
-const CAP: &str = "a whole number or `\"unlimited\"`";
+const CAP: Takes = Takes::NumberOr("unlimited");
 const CAP_ALSO: &[&str] = &["max", "max_runners", "limit"];
-const FLOOR: &str = "a whole number";
+const FLOOR: Takes = Takes::Number(0, COUNT_MAX);
 const FLOOR_ABOUT: &str = "So many runners come before anybody's demand beyond its own floor.";
 const FLOOR_ALSO: &[&str] = &["min", "guaranteed", "reserved", "minimum"];
-const WEIGHT: &str = "a whole number from 1 to 1000";
+const WEIGHT: Takes = Takes::Number(1, WEIGHT_MAX as u64);
 const WEIGHT_ABOUT: &str = "Its part, beside others', where there is not room for all.";
 const WEIGHT_ALSO: &[&str] = &["share", "shares", "priority"];

@@ -11,6 +11,7 @@ mod explain;
 mod order;
 mod query;
 mod sandbox;
+mod schema;
 mod serve;
 mod simulate;
 mod stage;
@@ -49,6 +50,7 @@ enum Verb {
     Apply(apply::Apply),
     History(apply::History),
     Rollback(apply::Rollback),
+    Schema(schema::Schema),
     Sandbox(sandbox::Sandbox),
     Simulate(simulate::Simulate),
     Demo(demo::Demo),
@@ -150,6 +152,7 @@ fn run(verb: Verb) -> anyhow::Result<Exit> {
         Verb::Apply(apply) => apply.run(),
         Verb::History(history) => history.run(),
         Verb::Rollback(rollback) => rollback.run(),
+        Verb::Schema(schema) => schema.run(),
         Verb::Sandbox(sandbox) => sandbox.run(),
         Verb::Simulate(simulate) => simulate.run(),
         Verb::Demo(demo) => demo.run(),
