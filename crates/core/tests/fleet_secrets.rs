@@ -67,6 +67,14 @@ fn a_literal_secret_is_refused_where_it_stands() {
 }
 
 #[test]
+fn what_stands_between_two_secrets_of_a_line_is_shown() {
+    let line = "app = [{ id = 5, private_key = \"hunter2\", webhook_secret = \"hunter2\" }]";
+    let problems = problems(&format!("[forge.hub]\n{line}\n")).unwrap();
+    let shown = "app = [{ id = 5, private_key = [hidden], webhook_secret = [hidden] }]";
+    assert!(problems.shown().iter().any(|problem| problem.line_text == shown), "{problems}");
+}
+
+#[test]
 fn whatever_is_wrong_beside_it_a_secret_stays_hidden() {
     let token = "ghp_hunterhunterhunterhunterhunter123456";
     for line in [
