@@ -29,7 +29,7 @@ use crate::pool::Pool;
 use crate::tenant::Scope;
 
 pub use grace::{Grace, Quarantine};
-pub use parse::parse;
+pub use parse::{parse, syntax};
 pub use problem::{PROBLEMS_MAX, Problem, Problems, Source};
 pub use schema::{Absent, Key, SCHEMA, Section};
 pub use takes::{Form, Takes, Texts};

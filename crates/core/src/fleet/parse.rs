@@ -51,6 +51,20 @@ pub fn parse(files: &[Source<'_>]) -> Result<Fleet, Problems> {
     Err(show(files, reader.found, reader.more, &reader.secrets, &broken))
 }
 
+/// Looks only at whether a file is TOML; gives every place where it is not.
+pub fn syntax(file: Source<'_>) -> Result<(), Problems> {
+    let mut reader = Reader::default();
+    let text = readable(&mut reader, 0, file.text);
+    let value = document(&mut reader, 0, &text);
+    if reader.count() == 0 {
+        return Ok(());
+    }
+    // What of the rest is a secret must not be shown with it.
+    reader.find_secrets(Item { value: &value });
+    reader.found.retain(|found| found.basis == Basis::Syntax);
+    Err(show(&[file], reader.found, reader.more, &reader.secrets, &BTreeSet::from([0])))
+}
+
 /// The text without the tables that are not TOML, each of which is noted once. What is left stands
 /// where it stood: an open bracket would otherwise make nonsense of everything behind it.
 fn readable<'a>(reader: &mut Reader, base: usize, text: &'a str) -> Cow<'a, str> {

@@ -8,6 +8,8 @@ mod client;
 mod demo;
 mod doctor;
 mod explain;
+mod fmt;
+mod form;
 mod order;
 mod query;
 mod sandbox;
@@ -51,6 +53,7 @@ enum Verb {
     History(apply::History),
     Rollback(apply::Rollback),
     Schema(schema::Schema),
+    Fmt(fmt::Fmt),
     Sandbox(sandbox::Sandbox),
     Simulate(simulate::Simulate),
     Demo(demo::Demo),
@@ -153,6 +156,7 @@ fn run(verb: Verb) -> anyhow::Result<Exit> {
         Verb::History(history) => history.run(),
         Verb::Rollback(rollback) => rollback.run(),
         Verb::Schema(schema) => schema.run(),
+        Verb::Fmt(fmt) => fmt.run(),
         Verb::Sandbox(sandbox) => sandbox.run(),
         Verb::Simulate(simulate) => simulate.run(),
         Verb::Demo(demo) => demo.run(),

@@ -145,7 +145,7 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Option<(Fleet, site::Files)>> 
     }
 }
 
-fn show(problems: &Problems) {
+pub(super) fn show(problems: &Problems) {
     use std::io::Write;
     // With standard error gone there is nobody to tell.
     let _ = writeln!(anstream::stderr().lock(), "{problems}");
