@@ -77,7 +77,7 @@ pub(crate) fn failed_again(world: &Snapshot, key: BackoffKey, failure: &Failure<
         None => world.now + pause(world, &key, failures),
     };
     // What was said to last until an instant does not end sooner because something else failed.
-    let stated = old.filter(|old| old.full && old.until > until);
+    let stated = old.filter(|old| old.full && old.until >= until);
     let (until, full) = stated.map_or((until, full), |old| (old.until, true));
     let earlier = old.map(|old| causes(old, because)).unwrap_or_default();
     let because = because.clone();

@@ -102,12 +102,30 @@ fn what_was_said_to_last_until_an_instant_lasts_until_then_and_no_longer() {
     world.launch_fails(1, Call::Register, Cause::Limited { until: at(3) });
     let mut sooner = world.clone();
     sooner.launch_fails(2, Call::Register, Cause::Transient);
-    assert_eq!(sooner.backoff(&acme()).until, at(3));
+    let backoff = sooner.backoff(&acme());
+    assert_eq!((backoff.until, backoff.full), (at(3), true));
     // Once that is over, a failure is one like any other.
     world.passes(10);
     world.launch_fails(2, Call::Register, Cause::Transient);
     let backoff = world.backoff(&acme());
     assert_eq!((backoff.until, backoff.full), (at(12), false));
+}
+
+#[test]
+fn a_stated_limit_holds_for_every_call_though_a_launch_under_way_failed_too() {
+    let mut world = World::new(SMALL);
+    for id in 1..=2 {
+        world.hears(queued(id, "x"));
+    }
+    world.lists_runners("org:acme", &[]);
+    world.launch_fails(1, Call::Register, Cause::Limited { until: at(3600) });
+    world.launch_fails(2, Call::Register, Cause::Transient);
+    world.actions();
+    let of_acme = |looks: Vec<String>| looks.contains(&"runners of org:acme".into());
+    world.passes(3599);
+    assert!(!of_acme(world.looks()));
+    world.passes(1);
+    assert!(of_acme(world.looks()));
 }
 
 #[test]
