@@ -60,13 +60,19 @@ fn workflow(diary: &std::path::Path, jobs: usize) -> String {
     burst(jobs, &[note("begin"), a_while(), note("end")])
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_leader_killed_in_mid_burst_is_replaced_and_nothing_is_lost_doubled_or_leaked() {
-    const JOBS: u64 = 60;
-    let Some(database) = Database::new().await else { return };
+/// A database and an estate whose books are in it; none where no `PostgreSQL` is to be had.
+async fn shared() -> Option<(Database, Estate)> {
+    let database = Database::new().await?;
     let _ = rustls::crypto::ring::default_provider().install_default();
     let estate = Estate::new(Config::default()).await;
     estate.shares(&database.url());
+    Some((database, estate))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_killed_in_mid_burst_is_replaced_and_nothing_is_lost_doubled_or_leaked() {
+    const JOBS: u64 = 60;
+    let Some((database, estate)) = shared().await else { return };
     let mut first = Replica::start(&estate, "first");
     first.until_it_shows("remuda_leader 1").await;
     let mut second = Replica::start(&estate, "second");
@@ -122,10 +128,7 @@ async fn a_leader_killed_in_mid_burst_is_replaced_and_nothing_is_lost_doubled_or
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_is_killed_and_started_again_waits_for_no_lease_of_its_own() {
-    let Some(database) = Database::new().await else { return };
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let estate = Estate::new(Config::default()).await;
-    estate.shares(&database.url());
+    let Some((database, estate)) = shared().await else { return };
     let mut only = Replica::start(&estate, "only");
     only.until_it_shows("remuda_lease_epoch 1").await;
     let killed = std::time::Instant::now();
@@ -140,10 +143,7 @@ async fn a_leader_that_is_killed_and_started_again_waits_for_no_lease_of_its_own
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fleet_that_one_replica_is_given_is_every_replicas() {
-    let Some(database) = Database::new().await else { return };
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let estate = Estate::new(Config::default()).await;
-    estate.shares(&database.url());
+    let Some((database, estate)) = shared().await else { return };
     let mut first = Replica::start(&estate, "first");
     first.until_it_shows("remuda_leader 1").await;
     let mut second = Replica::start(&estate, "second");
